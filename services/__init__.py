@@ -1,0 +1,1 @@
+"""Processes around `edgeseq_core`: settings, wiring, running, draining; installed as `edgeseq_services`."""
