@@ -1,0 +1,102 @@
+"""An engine without a model: it answers by a rule, so a test knows the answer and its snapshot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+from edgeseq_core.errors import SnapshotError
+from edgeseq_core.serving.engine import Generation, Limits, PairRow, Score, SourceRow, Stop
+
+BASE_DIGEST = "fake-base"
+
+
+def fake_payload(task: str, mark: str, *, confidence: float = 0.9) -> bytes:
+    """A snapshot of the fake engine; ``mark`` shows up in the answers it makes."""
+    return json.dumps({"task": task, "mark": mark, "confidence": confidence}).encode()
+
+
+class FakeEngine:
+    """Answers the reversed source and the mark of the task's snapshot, one character a decode step.
+
+    ``before_token(row, step)`` runs before each step, so a test can let time pass or fail there;
+    ``batches`` keeps what each call was asked.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_digest: str = BASE_DIGEST,
+        max_source_tokens: int = 64,
+        before_token: Callable[[int, int], None] = lambda row, step: None,
+    ) -> None:
+        self.base_digest = base_digest
+        self.max_source_tokens = max_source_tokens
+        self.before_token = before_token
+        self.batches: list[tuple[SourceRow, ...]] = []
+        self._serving: dict[str, tuple[str, str, float]] = {}
+
+    def source_tokens(self, source: str) -> int:
+        """One token a character."""
+        return len(source)
+
+    def swap(self, task: str, snapshot_id: str, payload: bytes) -> None:
+        """Serve ``payload`` for a task; raises SnapshotError when it is none of `fake_payload`."""
+        try:
+            content = json.loads(payload)
+            mark, confidence = str(content["mark"]), float(content["confidence"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SnapshotError(f"snapshot {snapshot_id} is no payload of the fake engine") from error
+        if content.get("task") != task:
+            raise SnapshotError(f"snapshot {snapshot_id} belongs to another task than {task}")
+        self._serving = {**self._serving, task: (snapshot_id, mark, confidence)}
+
+    def drop(self, task: str) -> None:
+        """Stop serving a task."""
+        self._serving = {name: held for name, held in self._serving.items() if name != task}
+
+    def snapshot_id(self, task: str) -> str | None:
+        """The snapshot that serves a task."""
+        held = self._serving.get(task)
+        return held[0] if held else None
+
+    def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:
+        """The reversed source, "~" and the mark."""
+        self.batches.append(tuple(rows))
+        serving = self._serving
+        held = [serving[row.task] for row in rows]
+        wanted = [f"{row.source[::-1]}~{mark}" for row, (_, mark, _) in zip(rows, held, strict=True)]
+        stops: dict[int, Stop] = {}
+        done = [0] * len(rows)
+        for step in range(max(map(len, wanted), default=0)):
+            for row, text in enumerate(wanted):
+                if row in stops or step >= len(text):
+                    continue
+                self.before_token(row, step)
+                stop = "length" if step >= limits.max_tokens else limits.stop(row)
+                if stop is not None:
+                    stops[row] = stop
+                else:
+                    done[row] = step + 1
+        return [
+            Generation(
+                target=text[: done[row]],
+                confidence=confidence,
+                tokens=done[row],
+                stop=stops.get(row, "end"),
+                snapshot_id=snapshot_id,
+            )
+            for row, (text, (snapshot_id, _, confidence)) in enumerate(zip(wanted, held, strict=True))
+        ]
+
+    def score(self, rows: Sequence[PairRow]) -> list[Score]:
+        """Zero loss where the target is what `generate` answers, else one nat a token."""
+        answers = self.generate([SourceRow(row.task, row.source) for row in rows], Limits())
+        return [
+            Score(
+                0.0 if answer.target == row.target else float(len(row.target)),
+                len(row.target),
+                answer.target == row.target,
+            )
+            for row, answer in zip(rows, answers, strict=True)
+        ]
