@@ -1,0 +1,187 @@
+"""Every setting, from flags, environment and a file, in that order of precedence.
+
+``EDGESEQ_<SECTION>__<NAME>`` sets one value, e.g. ``EDGESEQ_KAFKA__BOOTSTRAP=broker:9092``;
+``EDGESEQ_CONFIG`` names a TOML file with a table a section.  Units are in the names; ports of 0 let
+the system choose.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from edgeseq_core.errors import ConfigError
+
+CONFIG_VARIABLE = "EDGESEQ_CONFIG"
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Positive = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+_PASSWORD = re.compile(r"(?<=://)([^/@]*:)?[^/@]*(?=@)")
+
+
+class Section(BaseModel):
+    """A group of settings; an unknown name in it is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(Section):
+    """Where the broker is, and how to talk to it."""
+
+    bootstrap: str = "127.0.0.1:9092"
+    topic_prefix: Name = "edgeseq"
+    partitions: Annotated[int, Field(gt=0, le=1_000)] = 8  # fixed for good
+    session_timeout_ms: Positive = 6_000
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: Path | None = None
+
+
+class RedisSettings(Section):
+    """Where the store is; ``declared_policy`` is for servers that forbid ``CONFIG GET``."""
+
+    url: str = Field("redis://127.0.0.1:6379/0", repr=False)
+    key_prefix: Name = "edgeseq"
+    declared_policy: Literal["noeviction"] | None = None
+
+
+class BaseModelSettings(Section):
+    """The base that every service loads; None is the one that ships with the package."""
+
+    path: Path | None = None
+
+
+class ConsumerSettings(Section):
+    """Kafka to the fresh part."""
+
+    max_batch: Positive = 500
+    fresh_budget_bytes: Positive = 64 << 20
+    auto_register: bool = True
+    max_tasks: Positive = 1_000
+    id_window_s: Positive = 86_400
+    id_window_pairs: Positive = 200_000
+    max_message_bytes: Positive = 65_536
+    future_clock_ms: Positive = 300_000
+    http_port: Port = 9101
+
+
+class LearnerSettings(Section):
+    """Fresh part to snapshots."""
+
+    threads: Positive = 1
+    http_port: Port = 9102
+
+
+class PredictorSettings(Section):
+    """Requests to replies."""
+
+    threads: Positive = 1
+    max_batch: Positive = 16
+    max_wait_ms: Annotated[int, Field(ge=0)] = 2
+    queue_limit: Positive = 512
+    reply_window_s: Positive = 600
+    http_port: Port = 9103
+    max_tokens: Positive = 96
+    champions_poll_ms: Positive = 50
+
+
+class HttpSettings(Section):
+    """Metrics and health; other machines see them only when an operator asks for it."""
+
+    host: str = "127.0.0.1"
+
+
+class LogSettings(Section):
+    """Logs on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+
+
+class Settings(BaseSettings):
+    """All settings of all services."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="EDGESEQ_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    base: BaseModelSettings = BaseModelSettings()
+    consumer: ConsumerSettings = ConsumerSettings()
+    learner: LearnerSettings = LearnerSettings()
+    predictor: PredictorSettings = PredictorSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment, file."""
+        del dotenv_settings, file_secret_settings
+        path = os.environ.get(CONFIG_VARIABLE)
+        file = (TomlConfigSettingsSource(settings_cls, toml_file=Path(path)),) if path else ()
+        return (init_settings, env_settings, *file)
+
+    def redacted(self) -> dict[str, Any]:
+        """All values, passwords as ``***``: safe to show."""
+        shown = self.model_dump(mode="json")
+        shown["redis"]["url"] = redact_url(self.redis.url)
+        if self.kafka.sasl_password is not None:
+            shown["kafka"]["sasl_password"] = "***"
+        return shown
+
+
+def redact_url(url: str) -> str:
+    """A URL without its password.
+
+    >>> redact_url("redis://:secret@cache:6379/0")
+    'redis://***@cache:6379/0'
+    """
+    return _PASSWORD.sub("***", url)
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Settings with ``flags`` (section -> values) on top; raises ConfigError in one sentence."""
+    path = os.environ.get(CONFIG_VARIABLE)
+    if path and not Path(path).is_file():
+        raise ConfigError(f"{CONFIG_VARIABLE} names {path}, which is no file; correct or unset it")
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        raise ConfigError(_first_fault(error)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML ({error}); correct it") from None
+    except SettingsError as error:
+        raise ConfigError(f"the environment holds a setting that cannot be read: {error}") from None
+
+
+def _first_fault(error: ValidationError) -> str:
+    """The first fault of a validation, without the value (it may be a secret)."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    variable = "EDGESEQ_" + where.upper().replace(".", "__")
+    if first["type"] == "extra_forbidden":
+        return f"there is no setting {where}; correct the flag, {variable} or the file"
+    return f"setting {where} is wrong ({first['msg']}); correct the flag, {variable} or the file"
