@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from edgeseq_core.errors import MessageError
 from edgeseq_core.messages.control import Control, ControlResult
 from edgeseq_core.messages.feedback import Feedback
-from edgeseq_core.messages.fields import SCHEMA_VERSION, Message, Series
+from edgeseq_core.messages.fields import SCHEMA_VERSION, Message, Series, Strict
 from edgeseq_core.messages.pair import Pair
 from edgeseq_core.messages.reply import Hypothesis, Reply, ReplyError, Timings
 from edgeseq_core.messages.request import Request
@@ -42,11 +42,8 @@ def _kind_of(model: type[Message]) -> str:
 
 KINDS: dict[str, type[Message]] = {_kind_of(model): model for model in _MODELS}
 _EXPLICIT = frozenset({"kind", "schema_version"})  # never left to a default on the wire
-_FIELD_NAMES = frozenset(
-    name
-    for model in (*KINDS.values(), Series, Hypothesis, ReplyError, Timings)
-    for name in model.model_fields
-)
+_PARTS: tuple[type[Strict], ...] = (Series, Hypothesis, ReplyError, Timings)
+_FIELD_NAMES = frozenset(name for model in (*_MODELS, *_PARTS) for name in model.model_fields)
 _QUOTING_ERRORS = frozenset({"union_tag_invalid", "extra_forbidden"})
 
 M = TypeVar("M", bound=Message)
