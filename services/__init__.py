@@ -1,1 +1,4 @@
-"""Processes around `edgeseq_core`: settings, wiring, running, draining; installed as `edgeseq_services`."""
+"""Processes around `edgeseq_core`: settings, wiring, running, draining.
+
+The folder installs as the package ``edgeseq_services``.
+"""

@@ -1,0 +1,1 @@
+"""A broker and a store as child processes on loopback, from Python packages alone."""
