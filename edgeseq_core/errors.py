@@ -12,7 +12,8 @@ EdgeSeqError
 │   ├── StoreFullError           out of memory: back-pressure (retryable)
 │   └── FencedError              the caller's epoch or expected value is stale
 ├── BrokerError              the Kafka broker refused or could not be reached
-│   └── BrokerUnavailableError   no connection (retryable)
+│   ├── BrokerUnavailableError   no connection (retryable)
+│   └── NoReplyError             a request was sent, but no reply came in time (retryable)
 ├── SnapshotError            a snapshot's bytes do not match their manifest, or it is unknown
 └── ServiceError             a child process or a port of the embedded default failed
 
@@ -99,6 +100,13 @@ class BrokerUnavailableError(BrokerError):
     """The Kafka broker could not be reached."""
 
     retryable = True
+
+
+class NoReplyError(BrokerError):
+    """A request was sent, but no reply came in time; ``code`` stands where a reply's would."""
+
+    retryable = True
+    code = "no_reply"
 
 
 class SnapshotError(EdgeSeqError):
