@@ -79,12 +79,16 @@ class Health:
         with self._lock:
             return {loop: now - at for loop, at in self._beats.items()}
 
+    def died(self) -> list[str]:
+        """Loops that died."""
+        with self._lock:
+            return [f"{loop} has died: {reason}" for loop, reason in self._failed.items()]
+
     def faults(self) -> list[str]:
         """Loops that died or stalled; empty when all is well."""
-        ages = self.ages_s()
+        ages, died = self.ages_s(), self.died()
         with self._lock:
-            failed = [f"{loop} has died: {reason}" for loop, reason in self._failed.items()]
-            return failed + [
+            return died + [
                 f"{loop} has not beaten for {age:.1f} s (limit {self._limits[loop]:g} s)"
                 for loop, age in ages.items()
                 if loop not in self._failed and age > self._limits.get(loop, age)
