@@ -1,0 +1,242 @@
+"""The learner of one task: score a batch, then train the calibration on it and on replay.
+
+No store, no clock, no process: what goes in decides, bit for bit, what comes out.  The base is frozen;
+gradients flow to the task's calibration alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load, save
+from torch import Tensor
+
+from edgeseq_core.errors import StateVersionError
+from edgeseq_core.learn.config import LearningConfig
+from edgeseq_core.learn.drift import DriftMonitor
+from edgeseq_core.learn.example import Example
+from edgeseq_core.learn.optimizer import CalibrationOptimizer
+from edgeseq_core.model.base import Base
+from edgeseq_core.model.batch import pad
+from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
+from edgeseq_core.model.torch_engine import teacher_forced
+from edgeseq_core.serving.engine import Score
+from edgeseq_core.text.vocabulary import BOS, EOS, PAD
+
+CHECKPOINT_FORMAT = "edgeseq-checkpoint-1"
+AVERAGE = "average."
+FADE = 0.99  # of the fading prequential score, a pair
+
+
+@dataclass
+class Progress:
+    """What a task's learner remembers beside its tensors."""
+
+    step: int = 0
+    parent: int = 0
+    schedule: int = 0  # steps since the start or the last drift
+    pairs: int = 0  # learnt
+    held_out: int = 0
+    skipped: int = 0
+    drifts: int = 0
+    drifted: dict[str, int] = field(default_factory=dict)  # topic -> offset of the pair that showed it
+    positions: dict[str, str] = field(default_factory=dict)  # topic -> "log|next offset"
+    prequential_loss: float = 0.0  # fading mean, nats a token
+    prequential_exact: float = 0.0
+    scored: int = 0
+    rehearsals: int = 0  # since the last step with fresh pairs
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did: scores before learning, whether the weights moved, whether a drift showed."""
+
+    scores: list[Score]  # of the fresh pairs, prequential
+    loss: float
+    skipped: str  # why the weights did not move; empty when they did
+    drift: bool
+
+
+class TaskLearner:
+    """One task's calibration with its optimizer, averages, drift monitor and progress."""
+
+    def __init__(self, base: Base, task: str, config: LearningConfig) -> None:
+        self.base, self.task, self.config = base, task, config
+        self.progress = Progress()
+        self.calibration = Calibration(
+            base.model, base.vocabulary, self._shape(), seed=_seed(config.seed, task)
+        )
+        self.average = {name: t.clone() for name, t in self.calibration.tensors.items()}
+        self.optimizer = CalibrationOptimizer(
+            learning_rate=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.drift = DriftMonitor(delta=config.drift_delta)
+
+    def _shape(self) -> CalibrationConfig:
+        return CalibrationConfig(rank=self.config.rank, encoder_layers=self.config.encoder_layers)
+
+    def replay_ranks(self) -> list[float]:
+        """Which reservoir pairs the next step replays, as numbers in [0, 1); decided by seed and step."""
+        rng = random.Random(f"{self.config.seed}:{self.task}:{self.progress.step + 1}")
+        return [rng.random() for _ in range(self.config.replay_per_step)]
+
+    def step(
+        self,
+        step: int,
+        fresh: Sequence[Example],
+        learn: Sequence[bool],
+        replay: Sequence[Example],
+    ) -> StepReport:
+        """Score ``fresh``, then train on those marked in ``learn`` and on ``replay``; becomes ``step``."""
+        progress = self.progress
+        batch = [*fresh, *replay]
+        self.calibration.admit(e.target for e, on in zip(batch, [*learn, *[True] * len(replay)], strict=True) if on)
+        self._grow_average()
+        self.optimizer.leaves(self.calibration.tensors)
+        source = pad([[*self.base.vocabulary.encode(e.source), EOS] for e in batch])
+        target = pad([[BOS, *self.calibration.table.encode(e.target), EOS] for e in batch])
+        logits = self.base.model(source, target[:, :-1], MergedWeights(self.calibration))
+        with torch.no_grad():
+            scores = teacher_forced(logits[: len(fresh)], target[: len(fresh), 1:]) if fresh else []
+        drift = self._score(fresh, scores)
+        progress.schedule = 0 if drift else progress.schedule + 1
+        on = torch.tensor([*learn, *[True] * len(replay)], dtype=torch.float32)
+        loss = self._loss(logits, target[:, 1:], on)
+        skipped = self._train(loss) if on.any() else ""
+        progress.parent, progress.step = progress.step, step
+        progress.pairs += sum(learn)
+        progress.held_out += len(fresh) - sum(learn)
+        progress.skipped += bool(skipped)
+        return StepReport(scores, loss.item(), skipped, drift)
+
+    def _score(self, fresh: Sequence[Example], scores: Sequence[Score]) -> bool:
+        """Fold prequential scores into the fading means and the drift monitor."""
+        progress, drift = self.progress, False
+        for example, score in zip(fresh, scores, strict=True):
+            a_token = score.loss / score.tokens
+            progress.scored += 1
+            weight = max(1 - FADE, 1 / progress.scored)
+            progress.prequential_loss += weight * (a_token - progress.prequential_loss)
+            progress.prequential_exact += weight * (score.exact - progress.prequential_exact)
+            if math.isfinite(a_token) and self.drift.update(a_token):
+                drift = True
+                progress.drifts += 1
+                progress.drifted[example.topic] = example.offset
+        return drift
+
+    def _loss(self, logits: Tensor, wanted: Tensor, on: Tensor) -> Tensor:
+        """Label-smoothed loss a token over the rows that learn; one pair's pull is clipped."""
+        losses = F.cross_entropy(
+            logits.transpose(1, 2),
+            wanted,
+            ignore_index=PAD,
+            reduction="none",
+            label_smoothing=self.config.label_smoothing,
+        ).sum(1)
+        tokens = (wanted != PAD).sum(1)
+        a_token = (losses / tokens).detach()
+        pull = (self.config.loss_clip / a_token).clamp(max=1.0)
+        return (losses * pull * on).sum() / (tokens * on).sum().clamp(min=1)
+
+    def _train(self, loss: Tensor) -> str:
+        """One optimizer step; returns why it was skipped, or nothing."""
+        self.optimizer.clear()
+        if not torch.isfinite(loss):
+            return "loss"
+        loss.backward()  # type: ignore[no-untyped-call]
+        leaves = list(self.calibration.tensors.values())
+        norm = torch.nn.utils.clip_grad_norm_(leaves, self.config.norm_cap)
+        if not torch.isfinite(norm):
+            self.optimizer.clear()
+            return "gradient"
+        self.optimizer.step(self._rate())
+        past = min(self.config.averaging, self.progress.schedule / (self.progress.schedule + 5))
+        with torch.no_grad():
+            for name, tensor in self.calibration.tensors.items():
+                self.average[name].lerp_(tensor.detach(), 1 - past)
+        return ""
+
+    def _rate(self) -> float:
+        c, at = self.config, self.progress.schedule
+        warm = min(1.0, at / c.warmup_steps)
+        return warm * max(c.floor_ratio, math.sqrt(c.decay_after_steps / max(at, c.decay_after_steps)))
+
+    def _grow_average(self) -> None:
+        for name in ("rows", "row_bias"):
+            have, want = self.average[name], self.calibration.tensors[name]
+            if have.shape != want.shape:
+                self.average[name] = torch.cat([have, want.detach()[have.shape[0] :]])
+
+    def payload(self) -> bytes:
+        """The int8 candidate: the averaged calibration."""
+        c = self.calibration
+        return Calibration(
+            self.base.model,
+            self.base.vocabulary,
+            c.config,
+            tensors=self.average,
+            symbols=c.table.symbols,
+            rows=c.rows,
+        ).to_payload(self.base.digest)
+
+    # --- checkpoint --------------------------------------------------------------------------------
+
+    def to_checkpoint(self) -> bytes:
+        """Everything needed to go on bit for bit: tensors, moments, averages, progress, drift."""
+        c = self.calibration
+        tensors = {name: t.detach().contiguous() for name, t in c.tensors.items()}
+        tensors |= {AVERAGE + name: t.contiguous() for name, t in self.average.items()}
+        tensors |= {name: t.contiguous() for name, t in self.optimizer.state().items()}
+        header = {
+            "format": CHECKPOINT_FORMAT,
+            "base": self.base.digest,
+            "shape": asdict(c.config),
+            "symbols": list(c.table.symbols),
+            "rows": c.rows,
+            "optimizer_steps": self.optimizer.count,
+            "drift_losses": self.drift.losses,
+            "progress": asdict(self.progress),
+        }
+        return save(tensors, metadata={"header": json.dumps(header, sort_keys=True)})
+
+    @classmethod
+    def from_checkpoint(
+        cls, data: bytes, base: Base, task: str, config: LearningConfig
+    ) -> TaskLearner:
+        """Resume; raises StateVersionError when the checkpoint is of another base or format."""
+        length = int.from_bytes(data[:8], "little")
+        header: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["header"])
+        if header["format"] != CHECKPOINT_FORMAT or header["base"] != base.digest:
+            raise StateVersionError(
+                f"the checkpoint of task {task} belongs to base {header['base'][:12]}, this one is "
+                f"{base.digest[:12]}: start with the base it was learnt on"
+            )
+        learner = cls(base, task, config)
+        tensors = load(data)
+        own = {n: t for n, t in tensors.items() if not n.startswith((AVERAGE, "first.", "second."))}
+        moments = {n: t for n, t in tensors.items() if n.startswith(("first.", "second."))}
+        learner.calibration = Calibration(
+            base.model,
+            base.vocabulary,
+            CalibrationConfig(**header["shape"]),
+            tensors=own,
+            symbols=header["symbols"],
+            rows=header["rows"],
+        )
+        learner.average = {n[len(AVERAGE) :]: t for n, t in tensors.items() if n.startswith(AVERAGE)}
+        learner.optimizer.load(moments, header["optimizer_steps"])
+        learner.drift = DriftMonitor(delta=config.drift_delta, losses=header["drift_losses"])
+        learner.progress = Progress(**header["progress"])
+        return learner
+
+
+def _seed(seed: int, task: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{task}".encode()).digest()[:4], "big")

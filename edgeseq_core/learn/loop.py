@@ -1,0 +1,374 @@
+"""The learner's loop: fair turns over tasks, one fenced commit a step, then candidate, gate, registry.
+
+A turn of a task: draw fresh pairs (corrections first) and replay, score and train, commit checkpoint,
+journal and moves as one, and offer the int8 candidate.  Where nothing waits, it rehearses on replay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from edgeseq_core.clock import Clock
+from edgeseq_core.errors import FencedError
+from edgeseq_core.keys import partition_of
+from edgeseq_core.learn.config import LearningConfig
+from edgeseq_core.learn.example import Example, read_example
+from edgeseq_core.learn.learner import StepReport, TaskLearner
+from edgeseq_core.model.base import Base
+from edgeseq_core.model.torch_engine import TorchEngine
+from edgeseq_core.replay.buffer import Move, ReplayBuffer, StepCommit
+from edgeseq_core.serving.engine import PairRow, Score
+from edgeseq_core.snapshots.gate import Gate
+from edgeseq_core.snapshots.manifest import (
+    GateReport,
+    SnapshotManifest,
+    SnapshotRecord,
+    payload_digest,
+)
+from edgeseq_core.snapshots.registry import Offer, SnapshotRegistry
+
+CANDIDATE = "candidate"  # slots of the loop's own engine
+CHAMPION = "champion"
+IDENTITY = "identity"
+MAX_ARRIVALS = 4_096  # arrival times a snapshot lists, for the freshness metric
+
+
+@dataclass(frozen=True)
+class GateEvent:
+    """A gate decision and whether the candidate serves now."""
+
+    snapshot_id: str
+    report: GateReport
+    serves: bool
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a turn did; the service turns it into metrics and log lines."""
+
+    task: str
+    fresh: int
+    step: StepReport
+    learner: TaskLearner
+    gate: GateEvent | None
+
+
+class Observer(Protocol):
+    """Times the stages of a turn."""
+
+    def stage(self, task: str, stage: str, seconds: float) -> None:
+        """Stages: draw, train, commit, gate."""
+
+
+@dataclass
+class _Task:
+    """A task that this loop has opened: its learner and what the store confirmed."""
+
+    learner: TaskLearner
+    branch: int
+    step: int
+    last_step: int
+    champion: str | None
+    recent: deque[Example] = field(default_factory=deque)
+    probe: list[Example] = field(default_factory=list)
+    arrivals: list[int] = field(default_factory=list)  # of pairs no champion has learnt yet
+    offered_at: float = 0.0  # monotonic seconds
+    unoffered: bool = False
+    scores: dict[str, Score] = field(default_factory=dict)  # the champion's, by pair key
+
+
+class LearnerLoop:
+    """Learns all tasks of the partitions it owns; one instance a process, one thread."""
+
+    def __init__(
+        self,
+        buffer: ReplayBuffer,
+        registry: SnapshotRegistry,
+        base: Base,
+        config: LearningConfig,
+        *,
+        partitions: Sequence[int],
+        partition_count: int,
+        clock: Clock,
+        observer: Observer | None = None,
+    ) -> None:
+        self._buffer, self._registry, self._base, self._config = buffer, registry, base, config
+        self._partitions, self._count, self._clock = list(partitions), partition_count, clock
+        self._observer = observer
+        self._engine = TorchEngine(base)
+        self._gate = Gate(loss_slack=config.gate_loss_slack, exact_slack=config.gate_exact_slack)
+        self._epochs = {p: buffer.acquire("learner", p) for p in self._partitions}
+        self._open: dict[str, _Task] = {}
+        self._order: deque[str] = deque()
+
+    # --- turns -------------------------------------------------------------------------------------
+
+    def run_once(self) -> Turn | None:
+        """One turn of the task whose turn it is; None when there was nothing to do."""
+        waiting = self.waiting()
+        for task in waiting:
+            if task not in self._order:
+                self._order.append(task)
+        chosen = next((t for t in self._order if waiting.get(t, (0, 0))[0]), None)
+        chosen = chosen or next((t for t in self._order if sum(waiting.get(t, (0, 0)))), None)
+        if chosen is not None:
+            self._order.remove(chosen)
+            self._order.append(chosen)
+            return self._fenced(chosen, lambda task: self._turn(chosen, task, more=sum(waiting[chosen])))
+        return self._rehearse()
+
+    def waiting(self) -> dict[str, tuple[int, int]]:
+        """Waiting (corrections, bulk) pairs of every task in the owned partitions."""
+        return {t: n for p in self._partitions for t, n in self._buffer.waiting(p).items()}
+
+    def _fenced(self, name: str, turn: Callable[[_Task], Turn | None]) -> Turn | None:
+        """Run a turn; after a rollback or a change of owner, forget the task and open it anew."""
+        try:
+            return turn(self._opened(name))
+        except FencedError:
+            self._open.pop(name, None)
+            partition = partition_of(name, self._count)
+            if not self._buffer.owns("learner", partition, self._epochs[partition]):
+                raise
+            return None
+
+    def _turn(self, name: str, task: _Task, *, more: int) -> Turn:
+        config, learner = self._config, task.learner
+        began = self._clock.monotonic()
+        drawn = self._buffer.draw(
+            name,
+            corrections=config.fresh_per_step,
+            bulk=config.fresh_per_step,
+            replay=learner.replay_ranks(),
+        )
+        fresh = [self._example(pair) for pair in drawn.fresh[: config.fresh_per_step]]
+        replay = [self._example(pair) for pair in drawn.replay]
+        held = [e.part == "bulk" and e.draw < config.held_out_share for e in fresh]
+        released, moves = self._hold_out(task, [e for e, out in zip(fresh, held, strict=True) if out])
+        began = self._timed(name, "draw", began)
+        step = task.last_step + 1
+        report = learner.step(step, fresh, [not out for out in held], [*released, *replay])
+        for example in fresh:
+            log = example.key.rsplit(":", 2)[0]
+            learner.progress.positions[example.topic] = f"{log}|{example.offset + 1}"
+        learned = [e for e, out in zip(fresh, held, strict=True) if not out]
+        moves += [Move(e.key, e.part, "reservoir", e.priority) for e in (*learned, *released)]
+        began = self._timed(name, "train", began)
+        self._commit(name, task, step, moves, fresh=fresh, held=held, released=released)
+        task.arrivals = [*task.arrivals, *(e.arrived_ms for e in learned)][-MAX_ARRIVALS:]
+        learner.progress.rehearsals = 0
+        began = self._timed(name, "commit", began)
+        gate = None
+        idle = more <= len(fresh)
+        if idle or began - task.offered_at >= config.gate_interval_s:
+            gate = self._offer(name, task, learned)
+            self._timed(name, "gate", began)
+        return Turn(name, len(fresh), report, learner, gate)
+
+    def _rehearse(self) -> Turn | None:
+        """A replay-only step for the task that has rehearsed least since its last fresh pairs."""
+        limit = self._config.rehearsals_per_step
+        due = [n for n, t in self._open.items() if 0 < t.step and t.learner.progress.rehearsals < limit]
+        if not due:
+            return None
+        name = min(due, key=lambda n: self._open[n].learner.progress.rehearsals)
+        return self._fenced(name, lambda task: self._rehearsal(name, task))
+
+    def _rehearsal(self, name: str, task: _Task) -> Turn | None:
+        learner = task.learner
+        learner.progress.rehearsals += 1
+        drawn = self._buffer.draw(name, corrections=0, bulk=0, replay=learner.replay_ranks())
+        if not drawn.replay:
+            return None
+        step = task.last_step + 1
+        replay = [self._example(pair) for pair in drawn.replay]
+        report = learner.step(step, [], [], replay)
+        self._commit(name, task, step, [], fresh=[], held=[], released=[])
+        gate = self._offer(name, task, []) if learner.progress.rehearsals >= self._config.rehearsals_per_step else None
+        return Turn(name, 0, report, learner, gate)
+
+    # --- held-out pairs ----------------------------------------------------------------------------
+
+    def _hold_out(self, task: _Task, chosen: Sequence[Example]) -> tuple[list[Example], list[Move]]:
+        """Put new pairs into the recent slice; what it pushes out goes to the probe, or is released.
+
+        Pairs older than the last drift leave the probe first.  Returns the released pairs (to be
+        trained now) and all moves but theirs.
+        """
+        config, released, moves = self._config, list[Example](), list[Move]()
+        for example in chosen:
+            moves.append(Move(example.key, "bulk", "recent", 0.0))
+            task.recent.append(_moved(example, "recent"))
+            if len(task.recent) <= config.recent_pairs:
+                continue
+            oldest = task.recent.popleft()
+            task.probe.append(oldest)
+            gone = None
+            if len(task.probe) > config.probe_pairs:
+                gone = max(task.probe, key=lambda e: (self._before_drift(task, e), e.priority))
+                task.probe.remove(gone)
+                released.append(gone)
+            if gone is not oldest:
+                task.probe[-1] = _moved(oldest, "probe")
+                moves.append(Move(oldest.key, "recent", "probe", oldest.priority))
+        return released, moves
+
+    @staticmethod
+    def _before_drift(task: _Task, example: Example) -> bool:
+        return example.offset < task.learner.progress.drifted.get(example.topic, 0)
+
+    def _drifted(self, task: _Task) -> bool:
+        """Whether the probe still holds pairs from before the last drift."""
+        return any(self._before_drift(task, e) for e in task.probe)
+
+    # --- commit, candidate, gate -------------------------------------------------------------------
+
+    def _commit(
+        self,
+        name: str,
+        task: _Task,
+        step: int,
+        moves: Sequence[Move],
+        *,
+        fresh: Sequence[Example],
+        held: Sequence[bool],
+        released: Sequence[Example],
+    ) -> None:
+        line = {
+            "kind": "step",
+            "step": step,
+            "parent": task.step,
+            "branch": task.branch,
+            "corrections": [e.key for e in fresh if e.part == "corrections"],
+            "bulk": [e.key for e in fresh if e.part == "bulk"],
+            "held_out": [e.key for e, out in zip(fresh, held, strict=True) if out],
+            "released": [e.key for e in released],
+        }
+        self._buffer.commit(
+            StepCommit(
+                task=name,
+                epoch=self._epoch(name),
+                branch=task.branch,
+                expected_step=task.step,
+                step=step,
+                checkpoint=task.learner.to_checkpoint(),
+                journal=json.dumps(line, separators=(",", ":")),
+                moves=moves,
+            )
+        )
+        task.step = task.last_step = step
+        task.unoffered = True
+
+    def _offer(self, name: str, task: _Task, learned: Sequence[Example]) -> GateEvent:
+        """Quantize, score against the champion, and put candidate and verdict into the registry."""
+        learner, now_ms = task.learner, self._clock.wall_ms()
+        payload = learner.payload()
+        self._engine.swap(CANDIDATE, CANDIDATE, payload)
+        report = self._judge(name, task, learned)
+        manifest = SnapshotManifest(
+            task=name,
+            base=self._base.digest,
+            parent=task.champion,
+            step=task.step,
+            positions=dict(learner.progress.positions),
+            payload_digest=payload_digest(payload),
+            payload_bytes=len(payload),
+            checkpoint_digest=hashlib.sha256(learner.to_checkpoint()).hexdigest(),
+            config=self._config.model_dump(mode="json"),
+        )
+        record = SnapshotRecord(
+            manifest=manifest, gate=report, created_ms=now_ms, arrivals_ms=tuple(task.arrivals)
+        )
+        line = {
+            "kind": "gate",
+            "step": task.step,
+            "snapshot": manifest.snapshot_id,
+            "verdict": report.verdict,
+            "reasons": report.reasons,
+        }
+        serves = self._registry.offer(
+            Offer(
+                task=name,
+                epoch=self._epoch(name),
+                branch=task.branch,
+                record=record,
+                payload=payload,
+                expected_champion=task.champion,
+                journal=json.dumps(line, separators=(",", ":")),
+            )
+        )
+        task.offered_at, task.unoffered = self._clock.monotonic(), False
+        if serves:
+            task.champion, task.arrivals, task.scores = manifest.snapshot_id, [], {}
+            self._engine.swap(CHAMPION + name, manifest.snapshot_id, payload)
+        return GateEvent(manifest.snapshot_id, report, serves)
+
+    def _judge(self, name: str, task: _Task, learned: Sequence[Example]) -> GateReport:
+        sets: dict[str, list[Example]] = {"recent": list(task.recent), "probe": list(task.probe)}
+        if len(task.recent) < self._config.gate_min_pairs:
+            sets["learnt"] = list(learned)
+        sets = {kind: examples for kind, examples in sets.items() if examples}
+        everything = [e for examples in sets.values() for e in examples]
+        new = dict(zip([e.key for e in everything], self._scores(CANDIDATE, everything), strict=True))
+        unknown = [e for e in everything if e.key not in task.scores]
+        champion = CHAMPION + name if task.champion else IDENTITY
+        old = self._scores(champion, unknown)
+        task.scores |= dict(zip([e.key for e in unknown], old, strict=True))
+        return self._gate.decide(
+            {kind: [new[e.key] for e in examples] for kind, examples in sets.items()},
+            {kind: [task.scores[e.key] for e in examples] for kind, examples in sets.items()},
+            drift=self._drifted(task),
+        )
+
+    def _scores(self, slot: str, examples: Sequence[Example]) -> list[Score]:
+        if not examples:
+            return []
+        return self._engine.score([PairRow(slot, e.source, e.target) for e in examples])
+
+    # --- opening a task ----------------------------------------------------------------------------
+
+    def _opened(self, name: str) -> _Task:
+        """The task as this loop knows it, else from the store."""
+        if name in self._open:
+            return self._open[name]
+        if self._engine.snapshot_id(IDENTITY) is None:
+            blank = TaskLearner(self._base, IDENTITY, self._config)
+            self._engine.swap(IDENTITY, IDENTITY, blank.payload())
+        state, status = self._buffer.state(name), self._registry.status(name)
+        if state.checkpoint is None:
+            learner = TaskLearner(self._base, name, self._config)
+        else:
+            learner = TaskLearner.from_checkpoint(state.checkpoint, self._base, name, self._config)
+        if status.champion:
+            manifest = self._registry.record(name, status.champion).manifest
+            payload = self._registry.payload(manifest)
+            self._engine.swap(CHAMPION + name, status.champion, payload)
+        task = _Task(learner, state.branch, state.step, state.last_step, status.champion)
+        task.recent.extend(self._example(pair) for pair in self._buffer.read(name, "recent"))
+        task.probe.extend(self._example(pair) for pair in self._buffer.read(name, "probe"))
+        self._open[name] = task
+        if name not in self._order:
+            self._order.append(name)
+        return task
+
+    def _example(self, pair: object) -> Example:
+        return read_example(pair, self._base.vocabulary, self._base.header.record_digest)  # type: ignore[arg-type]
+
+    def _epoch(self, name: str) -> int:
+        return self._epochs[partition_of(name, self._count)]
+
+    def _timed(self, name: str, stage: str, began: float) -> float:
+        now = self._clock.monotonic()
+        if self._observer:
+            self._observer.stage(name, stage, now - began)
+        return now
+
+    def open_tasks(self) -> Iterator[tuple[str, TaskLearner]]:
+        """Tasks that this loop has opened, with their learners."""
+        for name, task in self._open.items():
+            yield name, task.learner

@@ -1,0 +1,352 @@
+"""What a task may change of a frozen base: its calibration.
+
+Per calibrated site (the top of the encoder and the whole decoder):
+
+* ACM, attention calibration: a scale a head on the logits, scales on keys and values.
+* FCM, feature calibration: scale and shift of the sub-layer's output, scale of the FFN's hidden units.
+* a small low-rank part ``B A`` on every projection (q, k, v, o, up, down).
+
+and per task: task tokens and a task vector, own embedding rows for the symbols of its targets (a delta
+on a row the base knows, else on the mean of the symbol's byte rows), and a vocabulary bias (one number a
+row, one for all other symbols).  Everything but tokens and vector starts at zero: the exact identity.
+
+Source: Transformer Calibration (Yang, Li, Li; CoNLL 2022) for ACM and FCM, whose formulas are a
+reconstruction (the paper's text was not available); LoRA (Hu et al. 2021) for the low-rank parts;
+DyTox (Douillard et al. 2022) for task tokens.
+
+Shapes: D = d_model, r = rank, H heads, F FFN width, R own rows, K task tokens, B rows of a batch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+from torch import Tensor
+
+from edgeseq_core.errors import SnapshotError
+from edgeseq_core.model.config import ModelConfig
+from edgeseq_core.model.edgeformer import EdgeFormer, Site, sites
+from edgeseq_core.model.quantize import dequantize_rows, quantize_rows
+from edgeseq_core.text.vocabulary import EOS, FIRST_BYTE, SymbolTable, Vocabulary
+
+FORMAT = "edgeseq-calibration-1"
+MAX_PAYLOAD_BYTES = 8 << 20
+MAX_ROWS = 512
+SCALE = ".scale"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationConfig:
+    """How much of the base a task calibrates."""
+
+    rank: int = 8
+    encoder_layers: int = 1  # counted from the top; the decoder is always calibrated
+
+
+def calibrated_sites(model: ModelConfig, config: CalibrationConfig) -> list[Site]:
+    """The sites a calibration touches, in network order."""
+    first = model.encoder_layers - config.encoder_layers
+    names = {f"encoder.{layer}" for layer in range(first, model.encoder_layers)}
+    return [
+        site
+        for site in sites(model)
+        if site.name.startswith("decoder") or site.name.rsplit(".", 1)[0] in names
+    ]
+
+
+class Calibration:
+    """One task's calibration: named fp32 tensors, its symbols and its own rows."""
+
+    def __init__(
+        self,
+        base: EdgeFormer,
+        vocabulary: Vocabulary,
+        config: CalibrationConfig,
+        *,
+        tensors: dict[str, Tensor] | None = None,
+        symbols: Sequence[str] = (),
+        rows: Sequence[int] = (EOS,),
+        seed: int = 0,
+    ) -> None:
+        self.base, self.config = base, config
+        self.table = SymbolTable(vocabulary, symbols, max_symbols=MAX_ROWS)
+        self.rows: list[int] = list(rows)  # token ids with an own row, append-only
+        self._row_of = {token: at for at, token in enumerate(self.rows)}
+        self.sites = calibrated_sites(base.config, config)
+        self.tensors = tensors if tensors is not None else self._identity(seed)
+
+    def _identity(self, seed: int) -> dict[str, Tensor]:
+        draw = torch.Generator().manual_seed(seed)
+        d, heads = self.base.config.d_model, self.base.config.heads
+        out = {
+            "token": self.base.task_tokens.detach().clone(),
+            "vector": self.base.task_vector.detach().clone(),
+            "rows": torch.zeros(len(self.rows), d),
+            "row_bias": torch.zeros(len(self.rows)),
+            "other_bias": torch.zeros(1),
+        }
+        for site in self.sites:
+            for part in site.parts:
+                rows, columns = site.shape(part, d)
+                a = torch.randn(self.config.rank, columns, generator=draw) * columns**-0.5
+                out[f"{site.name}.{part}.a"] = a
+                out[f"{site.name}.{part}.b"] = torch.zeros(rows, self.config.rank)
+            if site.kind == "attention":
+                out[f"{site.name}.logit"] = torch.zeros(heads)
+                out[f"{site.name}.key"] = torch.zeros(d)
+                out[f"{site.name}.value"] = torch.zeros(d)
+            else:
+                out[f"{site.name}.hidden"] = torch.zeros(site.hidden)
+            out[f"{site.name}.scale"] = torch.zeros(d)
+            out[f"{site.name}.shift"] = torch.zeros(d)
+        return out
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers a task owns."""
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    def admit(self, targets: Iterable[str]) -> int:
+        """Give every symbol of the targets a row of its own (zero: no output changes); returns how many."""
+        added = 0
+        for character in dict.fromkeys("".join(targets)):
+            self.table.add(character)
+            for token in self.table.encode(character):
+                if token not in self._row_of and len(self.rows) < MAX_ROWS:
+                    self._row_of[token] = len(self.rows)
+                    self.rows.append(token)
+                    added += 1
+        if added:
+            d = self.base.config.d_model
+            with torch.no_grad():
+                self.tensors["rows"] = torch.cat([self.tensors["rows"], torch.zeros(added, d)])
+                self.tensors["row_bias"] = torch.cat([self.tensors["row_bias"], torch.zeros(added)])
+        return added
+
+    def virtual_rows(self) -> Tensor:
+        """Embeddings ``[own symbols, D]`` that new symbols start from: the mean of their byte rows."""
+        table = self.base.embedding.detach()
+        means = [
+            table[[FIRST_BYTE + byte for byte in symbol.encode()]].mean(0)
+            for symbol in self.table.symbols
+        ]
+        return torch.stack(means) if means else table.new_zeros(0, table.shape[1])
+
+    # --- bytes -------------------------------------------------------------------------------------
+
+    def to_payload(self, base_digest: str) -> bytes:
+        """The int8 bytes that serve: matrices int8 per row, vectors fp16; equal content, equal bytes."""
+        stored: dict[str, Any] = {}
+        for name, tensor in self.tensors.items():
+            array = np.ascontiguousarray(tensor.detach().numpy(), dtype=np.float32)
+            if array.ndim == 2:
+                stored[name], stored[name + SCALE] = quantize_rows(array)
+            else:
+                stored[name] = array.astype(np.float16)
+        header = {
+            "format": FORMAT,
+            "base": base_digest,
+            "config": asdict(self.config),
+            "symbols": list(self.table.symbols),
+            "rows": self.rows,
+        }
+        return save(stored, metadata={"header": json.dumps(header, sort_keys=True)})
+
+    @classmethod
+    def from_payload(
+        cls, payload: bytes, base: EdgeFormer, vocabulary: Vocabulary, base_digest: str
+    ) -> Calibration:
+        """The calibration that the bytes stand for; raises SnapshotError when they do not fit the base."""
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise SnapshotError(f"a snapshot of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}: refused")
+        try:
+            length = int.from_bytes(payload[:8], "little")
+            header = json.loads(json.loads(payload[8 : 8 + length])["__metadata__"]["header"])
+            raw = load(payload)
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise SnapshotError(f"these bytes are no calibration ({type(error).__name__})") from None
+        if header.get("format") != FORMAT or header.get("base") != base_digest:
+            raise SnapshotError(
+                f"the snapshot belongs to base {str(header.get('base'))[:12]}, this one is {base_digest[:12]}"
+            )
+        tensors = {
+            name: torch.from_numpy(
+                dequantize_rows(value, raw[name + SCALE])
+                if value.dtype == np.int8
+                else value.astype(np.float32)
+            )
+            for name, value in raw.items()
+            if not (name.endswith(SCALE) and name[: -len(SCALE)] in raw)
+        }
+        config = CalibrationConfig(**header["config"])
+        made = cls(
+            base, vocabulary, config, tensors=tensors, symbols=header["symbols"], rows=header["rows"]
+        )
+        made._check_shapes()
+        return made
+
+    def _check_shapes(self) -> None:
+        wanted = {name: tensor.shape for name, tensor in self._identity(0).items()}
+        found = {name: tensor.shape for name, tensor in self.tensors.items()}
+        if wanted != found:
+            wrong = sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n))
+            raise SnapshotError(f"the snapshot's tensors do not fit the base: {', '.join(wrong[:3])}")
+
+
+# A projection's factors by the names of the tensors that hold them: (output scale, output shift, input scale).
+FACTORS: Mapping[str, tuple[str | None, str | None, str | None]] = {
+    "q": ("logit", None, None),
+    "k": ("key", None, None),
+    "v": ("value", None, None),
+    "o": ("scale", "shift", None),
+    "up": (None, None, None),
+    "down": ("scale", "shift", "hidden"),
+}
+
+
+class MergedWeights:
+    """A base with one task's calibration folded into its matrices once a step: the learner's view.
+
+    ``W' = (1 + s_out) * (W + B A) * (1 + s_in)`` and ``b' = (1 + s_out) * b + t``; gradients flow to the
+    calibration only.  The token table is the base's with own rows added.
+    """
+
+    def __init__(self, calibration: Calibration) -> None:
+        self.calibration, self.base = calibration, calibration.base
+        own = calibration.tensors
+        self._merged: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
+        for site in calibration.sites:
+            for part in site.parts:
+                self._merged[site.name, part] = self._merge(site, part)
+        table = torch.cat([self.base.embedding.detach(), calibration.virtual_rows()])
+        rows = torch.tensor(calibration.rows)
+        self.table = table.index_add(0, rows, own["rows"])
+        bias = F.pad(self.base.vocabulary_bias.detach(), (0, len(calibration.table.symbols)))
+        self.bias = (bias + own["other_bias"]).index_add(0, rows, own["row_bias"] - own["other_bias"])
+
+    def _merge(self, site: Site, part: str) -> tuple[Tensor, Tensor]:
+        own = self.calibration.tensors
+        weight = self.base.matrix(site.name, part).detach()
+        bias = self.base.bias(site.name, part).detach()
+        weight = torch.addmm(weight, own[f"{site.name}.{part}.b"], own[f"{site.name}.{part}.a"])
+        scale, shift, hidden = FACTORS[part]
+        if hidden:
+            weight = weight * (1 + own[f"{site.name}.{hidden}"])
+        if scale:
+            factor = 1 + own[f"{site.name}.{scale}"]
+            if part == "q":
+                factor = factor.repeat_interleave(self.base.config.d_model // self.base.config.heads)
+            weight, bias = weight * factor[:, None], bias * factor
+        if shift:
+            bias = bias + own[f"{site.name}.{shift}"]
+        return weight, bias
+
+    def project(self, x: Tensor, site: str, part: str) -> Tensor:
+        merged = self._merged.get((site, part))
+        if merged is None:
+            return F.linear(x, self.base.matrix(site, part), self.base.bias(site, part))
+        return F.linear(x, *merged)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.table)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.table, self.bias)
+
+    def task(self, rows: int) -> tuple[Tensor, Tensor]:
+        own = self.calibration.tensors
+        return own["token"].expand(rows, -1, -1), own["vector"].expand(rows, 1, -1)
+
+
+class GatheredWeights:
+    """A base and rows of many tasks in one batch: the serving view.
+
+    ``calibrations`` are the distinct tasks of the batch, ``index [B]`` names each row's.  Low-rank parts
+    and factors are gathered by row; symbols beyond a row's own table can never win.
+    """
+
+    def __init__(self, base: EdgeFormer, calibrations: Sequence[Calibration], index: Tensor) -> None:
+        self.base, self.index = base, index
+        self._all = [calibration.tensors for calibration in calibrations]
+        self._part: dict[tuple[str, str], list[Tensor | None]] = {}
+        self._ranked = {site.name for calibration in calibrations for site in calibration.sites}
+        self._own(calibrations)
+
+    def _own(self, calibrations: Sequence[Calibration]) -> None:
+        """Pad own rows, their ids, and the new symbols' virtual rows to the longest task."""
+        d, vocabulary = self.base.config.d_model, self.base.config.vocabulary_size
+        most_rows = max(len(c.rows) for c in calibrations)
+        self.extra = max(len(c.table.symbols) for c in calibrations)
+        tasks, size = len(calibrations), vocabulary + self.extra
+        delta = torch.zeros(tasks, most_rows + 1, d)  # the last row stays zero: "no own row"
+        row_of = torch.full((tasks, size), most_rows)
+        virtual = torch.zeros(tasks, self.extra, d)
+        bias = torch.full((tasks, size), -torch.inf)
+        for at, calibration in enumerate(calibrations):
+            rows, own = torch.tensor(calibration.rows), calibration.tensors
+            known = vocabulary + len(calibration.table.symbols)
+            delta[at, : len(rows)] = own["rows"]
+            row_of[at, rows] = torch.arange(len(rows))
+            virtual[at, : known - vocabulary] = calibration.virtual_rows()
+            bias[at, :known] = own["other_bias"]
+            bias[at, :vocabulary] += self.base.vocabulary_bias
+            bias[at, rows] += own["row_bias"] - own["other_bias"]
+        self.delta, self.row_of = delta[self.index], row_of[self.index]
+        self.virtual, self.bias = virtual[self.index], bias[self.index][:, None]
+
+    def _gather(self, name: str) -> Tensor:
+        return torch.stack([tensors[name] for tensors in self._all])[self.index]
+
+    def _parts(self, site: str, part: str) -> list[Tensor | None]:
+        """Gathered ``a [B, r, in]``, ``b [B, r, out]``, and factors ``[B, 1, width]``, made once a batch."""
+        found = self._part.get((site, part))
+        if found is None:
+            scale, shift, hidden = FACTORS[part]
+            a, b = self._gather(f"{site}.{part}.a"), self._gather(f"{site}.{part}.b")
+            factors = [self._gather(f"{site}.{name}")[:, None] if name else None for name in (scale, shift, hidden)]
+            if part == "q" and factors[0] is not None:
+                factors[0] = factors[0].repeat_interleave(self.base.config.d_model // self.base.config.heads, -1)
+            found = [a.transpose(1, 2).contiguous(), b.transpose(1, 2).contiguous(), *factors]
+            self._part[site, part] = found
+        return found
+
+    def project(self, x: Tensor, site: str, part: str) -> Tensor:
+        weight, bias = self.base.matrix(site, part), self.base.bias(site, part)
+        if site not in self._ranked:
+            return F.linear(x, weight, bias)
+        a, b, scale, shift, hidden = self._parts(site, part)
+        assert a is not None and b is not None
+        if hidden is not None:
+            x = torch.addcmul(x, x, hidden)
+        y = F.linear(x, weight, bias) + torch.bmm(torch.bmm(x, a), b)
+        if scale is not None:
+            y = torch.addcmul(y, y, scale)
+        return y if shift is None else y + shift
+
+    def embed(self, ids: Tensor) -> Tensor:
+        size = self.base.config.vocabulary_size
+        known = F.embedding(ids.clamp(max=size - 1), self.base.embedding)
+        if self.extra:
+            at = (ids - size).clamp(min=0)[..., None].expand(-1, -1, known.shape[-1])
+            known = torch.where((ids >= size)[..., None], self.virtual.gather(1, at), known)
+        own = self.row_of.gather(1, ids)[..., None].expand(-1, -1, known.shape[-1])
+        return known + self.delta.gather(1, own)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        scores = F.linear(hidden, self.base.embedding)
+        if self.extra:
+            scores = torch.cat([scores, torch.bmm(hidden, self.virtual.transpose(1, 2))], -1)
+        own = torch.bmm(hidden, self.delta.transpose(1, 2))  # [B, T, R + 1]; the last column is zero
+        spread = own.gather(2, self.row_of[:, None].expand(-1, hidden.shape[1], -1))
+        return scores + spread + self.bias
+
+    def task(self, rows: int) -> tuple[Tensor, Tensor]:
+        return self._gather("token"), self._gather("vector")[:, None]

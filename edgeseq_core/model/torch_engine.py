@@ -1,0 +1,128 @@
+"""The reference engine: plain PyTorch, computing what the int8 snapshot says, with a KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgeseq_core.model.base import Base
+from edgeseq_core.model.batch import pad
+from edgeseq_core.model.calibration import Calibration, GatheredWeights
+from edgeseq_core.serving.engine import Generation, Limits, PairRow, Score, SourceRow, Stop
+from edgeseq_core.text.vocabulary import BOS, EOS, PAD
+
+
+@dataclass(frozen=True)
+class _Served:
+    """One immutable entry of the bank: read once a batch, replaced as a whole."""
+
+    snapshot_id: str
+    calibration: Calibration
+
+
+class TorchEngine:
+    """Serves any mix of tasks in one batch; a swap replaces one dictionary entry."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._bank: dict[str, _Served] = {}
+
+    @property
+    def base_digest(self) -> str:
+        return self._base.digest
+
+    @property
+    def max_source_tokens(self) -> int:
+        return self._base.config.max_tokens - 1
+
+    def source_tokens(self, source: str) -> int:
+        return len(self._base.vocabulary.encode(source)) + 1
+
+    def swap(self, task: str, snapshot_id: str, payload: bytes) -> None:
+        base = self._base
+        calibration = Calibration.from_payload(payload, base.model, base.vocabulary, base.digest)
+        self._bank[task] = _Served(snapshot_id, calibration)
+
+    def drop(self, task: str) -> None:
+        self._bank.pop(task, None)
+
+    def snapshot_id(self, task: str) -> str | None:
+        served = self._bank.get(task)
+        return served.snapshot_id if served else None
+
+    @torch.inference_mode()
+    def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:
+        served = [self._bank[row.task] for row in rows]
+        weights = self._weights(served)
+        model = self._base.model
+        steps = min(limits.max_tokens, self._base.config.max_tokens)
+        memory = model.encode(self._sources([row.source for row in rows]), weights)
+        cache = model.new_cache(len(rows), steps)
+        token = torch.full((len(rows), 1), BOS)
+        stops: list[Stop | None] = [None] * len(rows)
+        answers: list[list[int]] = [[] for _ in rows]
+        log_probability = torch.zeros(len(rows))
+        for _ in range(steps):
+            running = [at for at, stop in enumerate(stops) if stop is None]
+            for at in running:
+                stops[at] = limits.stop(at)
+            if all(stops):
+                break
+            scores = weights.logits(model.decode(token, memory, weights, cache))[:, 0]
+            best, token = scores.log_softmax(-1).max(-1, keepdim=True)
+            chosen = token[:, 0].tolist()
+            alive = torch.tensor([stop is None for stop in stops])
+            log_probability += torch.where(alive, best[:, 0], 0.0)
+            for at in running:
+                if stops[at] is not None:
+                    continue
+                if chosen[at] == EOS:
+                    stops[at] = "end"
+                else:
+                    answers[at].append(chosen[at])
+        confidence = log_probability.exp().tolist()
+        return [
+            Generation(
+                target=one.calibration.table.decode(answer),
+                confidence=sure,
+                tokens=len(answer),
+                stop=stop or "length",
+                snapshot_id=one.snapshot_id,
+            )
+            for one, answer, sure, stop in zip(served, answers, confidence, stops, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def score(self, rows: Sequence[PairRow]) -> list[Score]:
+        served = [self._bank[row.task] for row in rows]
+        weights = self._weights(served)
+        target = pad(
+            [
+                [BOS, *one.calibration.table.encode(row.target), EOS]
+                for one, row in zip(served, rows, strict=True)
+            ]
+        )
+        source = self._sources([row.source for row in rows])
+        scores = self._base.model(source, target[:, :-1], weights)
+        return teacher_forced(scores, target[:, 1:])
+
+    def _weights(self, served: Sequence[_Served]) -> GatheredWeights:
+        distinct = list(dict.fromkeys(id(one) for one in served))
+        by_id = {id(one): one.calibration for one in served}
+        index = torch.tensor([distinct.index(id(one)) for one in served])
+        return GatheredWeights(self._base.model, [by_id[one] for one in distinct], index)
+
+    def _sources(self, sources: Sequence[str]) -> Tensor:
+        return pad([[*self._base.vocabulary.encode(source), EOS] for source in sources])
+
+
+def teacher_forced(scores: Tensor, wanted: Tensor) -> list[Score]:
+    """Loss and exactness per row from scores ``[B, T, V]`` and wanted tokens ``[B, T]`` (PAD ignored)."""
+    loss = F.cross_entropy(scores.transpose(1, 2), wanted, ignore_index=PAD, reduction="none").sum(1)
+    real = wanted != PAD
+    exact = ((scores.argmax(-1) == wanted) | ~real).all(1)
+    return [Score(*row) for row in zip(loss.tolist(), real.sum(1).tolist(), exact.tolist(), strict=True)]

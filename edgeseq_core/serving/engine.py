@@ -1,0 +1,81 @@
+"""What a predictor and the gate need of an engine; implementations live beside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+Stop = Literal["end", "length", "deadline", "cancelled"]
+
+
+class SourceRow(NamedTuple):
+    """One row of a batch."""
+
+    task: str
+    source: str
+
+
+class PairRow(NamedTuple):
+    """One row to be scored."""
+
+    task: str
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """An answer, the snapshot that made it, and how sure it is."""
+
+    target: str
+    confidence: float  # probability of the whole answer, exp(sum of log-probabilities)
+    tokens: int
+    stop: Stop
+    snapshot_id: str
+
+
+class Score(NamedTuple):
+    """Teacher-forced score of a pair: nats summed over ``tokens``, and whether greedy decoding is right."""
+
+    loss: float
+    tokens: int
+    exact: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds of one ``generate`` call; ``stop(row)`` is asked before each token."""
+
+    max_tokens: int = 96
+    stop: Callable[[int], Stop | None] = lambda row: None
+
+
+class Engine(Protocol):
+    """Holds one base and one snapshot a task; a swap replaces one reference."""
+
+    @property
+    def base_digest(self) -> str:
+        """The base's digest; a snapshot of another base is refused."""
+
+    @property
+    def max_source_tokens(self) -> int:
+        """Longer sources are refused by the predictor."""
+
+    def source_tokens(self, source: str) -> int:
+        """Tokens of a source, to check its length and to batch by it."""
+
+    def swap(self, task: str, snapshot_id: str, payload: bytes) -> None:
+        """Serve a task with these int8 bytes from the next batch on; raises SnapshotError."""
+
+    def drop(self, task: str) -> None:
+        """Stop serving a task."""
+
+    def snapshot_id(self, task: str) -> str | None:
+        """The snapshot that serves a task."""
+
+    def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:
+        """Greedy answers for rows of any tasks in one batch; raises KeyError for a task without snapshot."""
+
+    def score(self, rows: Sequence[PairRow]) -> list[Score]:
+        """Teacher-forced scores for rows of any tasks in one batch."""

@@ -1,0 +1,69 @@
+"""The snapshot registry: who serves, who was offered, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgeseq_core.snapshots.manifest import SnapshotManifest, SnapshotRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """A candidate and the gate's decision; stored, journaled and (if promoted) served in one step."""
+
+    task: str
+    epoch: int
+    branch: int
+    record: SnapshotRecord
+    payload: bytes  # the int8 bytes
+    expected_champion: str | None
+    journal: str  # one JSON line with the gate's decision
+
+
+@dataclass(frozen=True)
+class TaskStatus:
+    """A task's serving state."""
+
+    champion: str | None
+    pinned: bool
+    branch: int
+
+
+class SnapshotRegistry(Protocol):
+    """One champion a task at all times; bytes before pointer; every move names what it expects."""
+
+    def offer(self, offer: Offer) -> bool:
+        """Store a candidate; promote it if the gate said so and the task is not pinned.
+
+        Returns whether it serves now.  Raises FencedError when epoch, branch or champion is stale.
+        Keeps the bytes and checkpoints of the last K promotions and of the last few held candidates.
+        """
+
+    def champions(self, partitions: Sequence[int]) -> dict[str, str]:
+        """Task -> serving snapshot id, in one round trip."""
+
+    def status(self, task: str) -> TaskStatus:
+        """Champion, pin and branch of a task."""
+
+    def record(self, task: str, snapshot_id: str) -> SnapshotRecord:
+        """The manifest with its gate report; raises SnapshotError when unknown."""
+
+    def payload(self, manifest: SnapshotManifest) -> bytes:
+        """The int8 bytes, verified against the manifest; raises SnapshotError."""
+
+    def history(self, task: str) -> list[SnapshotRecord]:
+        """All manifests of a task, oldest first (kept always)."""
+
+    def promote(self, task: str, snapshot_id: str, *, expected_champion: str | None, now_ms: int, journal: str) -> None:
+        """Serve a stored candidate by a person's decision."""
+
+    def rollback(self, task: str, snapshot_id: str, *, expected_champion: str | None, now_ms: int, journal: str) -> None:
+        """Serve an earlier champion, pin the task, and fork the learner to that snapshot's checkpoint."""
+
+    def pin(self, task: str, pinned: bool, *, now_ms: int, journal: str) -> None:
+        """Hold the champion against promotions, or let the gate decide again."""
+
+    def is_learnt(self, task: str, step: int) -> bool:
+        """Whether the champion has learnt what step ``step`` trained (rollback forks considered)."""

@@ -1,0 +1,130 @@
+"""Text to token ids and back, byte for byte.
+
+A **vocabulary** belongs to a base: three special tokens, 256 byte tokens, then Unicode characters.  A
+character that it does not know is written as its UTF-8 bytes, so no text is unrepresentable.  A task
+adds characters of its own in a **symbol table** that only ever grows, so ids never change meaning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+
+PAD, BOS, EOS = 0, 1, 2
+FIRST_BYTE = 3
+FIRST_CHARACTER = FIRST_BYTE + 256
+
+
+class Vocabulary:
+    """The characters a base knows; immutable, named by its digest.
+
+    >>> v = Vocabulary("abc")
+    >>> v.encode("cab")
+    [261, 259, 260]
+    >>> v.encode("aé")          # é is unknown here: two UTF-8 bytes
+    [259, 198, 172]
+    >>> v.decode([259, 198, 172])
+    'aé'
+    """
+
+    def __init__(self, characters: Iterable[str]) -> None:
+        self.characters: tuple[str, ...] = tuple(characters)
+        self._ids = {c: FIRST_CHARACTER + i for i, c in enumerate(self.characters)}
+        if len(self._ids) != len(self.characters) or any(len(c) != 1 for c in self.characters):
+            raise ValueError("a vocabulary lists each character once, one code point each")
+        self.digest = hashlib.sha256(
+            json.dumps(["edgeseq-vocabulary-1", self.characters]).encode()
+        ).hexdigest()
+
+    def __len__(self) -> int:
+        return FIRST_CHARACTER + len(self.characters)
+
+    def __contains__(self, character: str) -> bool:
+        return character in self._ids
+
+    def id_of(self, character: str) -> int | None:
+        """The id of a known character, else None."""
+        return self._ids.get(character)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``, without BOS or EOS."""
+        ids: list[int] = []
+        for character in text:
+            known = self._ids.get(character)
+            if known is not None:
+                ids.append(known)
+            else:
+                ids.extend(FIRST_BYTE + byte for byte in character.encode())
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ``ids``; special tokens are dropped, broken byte runs become U+FFFD."""
+        return _join(ids, self.characters)
+
+
+class SymbolTable:
+    """A vocabulary and the task's own characters after it; append-only.
+
+    >>> t = SymbolTable(Vocabulary("abc"))
+    >>> t.add("é")
+    True
+    >>> t.encode("aé"), len(t)
+    ([259, 262], 263)
+    >>> t.decode([259, 262])
+    'aé'
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, symbols: Sequence[str] = (), *, max_symbols: int = 512
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.max_symbols = max_symbols
+        self._symbols: list[str] = []
+        self._ids: dict[str, int] = {}
+        for symbol in symbols:
+            self.add(symbol)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The task's own characters in the order they were met."""
+        return tuple(self._symbols)
+
+    def __len__(self) -> int:
+        return len(self.vocabulary) + len(self._symbols)
+
+    def add(self, character: str) -> bool:
+        """Give ``character`` an id unless it has one; False when it had one or the table is full."""
+        known = character in self.vocabulary or character in self._ids
+        if known or len(self._symbols) >= self.max_symbols:
+            return False
+        self._ids[character] = len(self)
+        self._symbols.append(character)
+        return True
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``: own characters by their own ids, others as the vocabulary does."""
+        if not self._ids:
+            return self.vocabulary.encode(text)
+        ids: list[int] = []
+        for character in text:
+            own = self._ids.get(character)
+            if own is None:
+                ids.extend(self.vocabulary.encode(character))
+            else:
+                ids.append(own)
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ``ids``."""
+        return _join(ids, (*self.vocabulary.characters, *self._symbols))
+
+
+def _join(ids: Iterable[int], characters: Sequence[str]) -> str:
+    out = bytearray()
+    for token in ids:
+        if token >= FIRST_CHARACTER:
+            out += characters[token - FIRST_CHARACTER].encode()
+        elif token >= FIRST_BYTE:
+            out.append(token - FIRST_BYTE)
+    return out.decode("utf-8", errors="replace")
