@@ -1,0 +1,1 @@
+"""Records on Kafka: connections, topics, the identity of logs, the consumer loop, dead letters."""
