@@ -28,7 +28,7 @@ class FakeEngine:
         *,
         base_digest: str = BASE_DIGEST,
         max_source_tokens: int = 64,
-        before_token: Callable[[int, int], None] = lambda row, step: None,
+        before_token: Callable[[int, int], None] = lambda _row, _step: None,
     ) -> None:
         self.base_digest = base_digest
         self.max_source_tokens = max_source_tokens
@@ -46,7 +46,9 @@ class FakeEngine:
             content = json.loads(payload)
             mark, confidence = str(content["mark"]), float(content["confidence"])
         except (ValueError, KeyError, TypeError) as error:
-            raise SnapshotError(f"snapshot {snapshot_id} is no payload of the fake engine") from error
+            raise SnapshotError(
+                f"snapshot {snapshot_id} is no payload of the fake engine"
+            ) from error
         if content.get("task") != task:
             raise SnapshotError(f"snapshot {snapshot_id} belongs to another task than {task}")
         self._serving = {**self._serving, task: (snapshot_id, mark, confidence)}
@@ -65,7 +67,9 @@ class FakeEngine:
         self.batches.append(tuple(rows))
         serving = self._serving
         held = [serving[row.task] for row in rows]
-        wanted = [f"{row.source[::-1]}~{mark}" for row, (_, mark, _) in zip(rows, held, strict=True)]
+        wanted = [
+            f"{row.source[::-1]}~{mark}" for row, (_, mark, _) in zip(rows, held, strict=True)
+        ]
         stops: dict[int, Stop] = {}
         done = [0] * len(rows)
         for step in range(max(map(len, wanted), default=0)):
@@ -86,7 +90,9 @@ class FakeEngine:
                 stop=stops.get(row, "end"),
                 snapshot_id=snapshot_id,
             )
-            for row, (text, (snapshot_id, _, confidence)) in enumerate(zip(wanted, held, strict=True))
+            for row, (text, (snapshot_id, _, confidence)) in enumerate(
+                zip(wanted, held, strict=True)
+            )
         ]
 
     def score(self, rows: Sequence[PairRow]) -> list[Score]:

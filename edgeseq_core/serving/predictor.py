@@ -1,0 +1,267 @@
+"""Requests in, replies out: validation, repeated ids, the engine, abstention, timings.
+
+Knows no Kafka.  One thread calls `answer`; `refuse` may be called from any.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from edgeseq_core.clock import Clock
+from edgeseq_core.errors import MessageError
+from edgeseq_core.messages import (
+    ErrorCode,
+    Hypothesis,
+    Priority,
+    Reply,
+    ReplyError,
+    Request,
+    Series,
+    Timings,
+    decode,
+    encode,
+)
+from edgeseq_core.serving.engine import Engine, Generation, Limits, SourceRow, Stop
+from edgeseq_core.serving.meter import Meter
+from edgeseq_core.serving.queued import PRIORITIES, Origin, QueuedRequest, expires_at_s
+from edgeseq_core.serving.replies import ReplyCache, fingerprint, pack, unpack
+
+log = structlog.get_logger(__name__)
+
+NO_TIME = Timings(queue_ms=0, compute_ms=0, total_ms=0)
+LOWEST_SCORE = -745.0  # log of the smallest float: the score of an answer with confidence 0
+STOPPED: dict[Stop, tuple[ErrorCode, str]] = {
+    "deadline": ("expired", "the deadline passed while the answer was being made"),
+    "cancelled": ("cancelled", "the request was cancelled while the answer was being made"),
+}
+LATE: dict[ErrorCode, str] = {
+    "expired": "the deadline passed before the answer was begun",
+    "cancelled": "the request was cancelled before the answer was begun",
+    "overloaded": "the queue for this priority is full; try again later or at another priority",
+}
+
+
+@dataclass
+class _Question:
+    """All requests of a batch that share an id: computed once."""
+
+    first: QueuedRequest
+    key: bytes
+    askers: list[QueuedRequest] = field(default_factory=list)
+
+
+class Predictor:
+    """Answers batches of requests with one engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        cache: ReplyCache,
+        clock: Clock,
+        abstain_below: Callable[[str], float] = lambda _task: 0.0,
+        is_cancelled: Callable[[str], bool] = lambda _request_id: False,
+        max_tokens: int = 96,
+        meter: Meter | None = None,
+    ) -> None:
+        self._engine = engine
+        self._cache = cache
+        self._clock = clock
+        self._abstain_below = abstain_below
+        self._is_cancelled = is_cancelled
+        self._max_tokens = max_tokens
+        self._meter = meter or Meter()
+
+    # --- before the queue -------------------------------------------------------------------------
+    def receive(
+        self, request: Request, *, origin: Origin | None = None, at_most: Priority = "interactive"
+    ) -> QueuedRequest:
+        """Stamp a request on arrival; ``at_most`` bounds its priority (bulk on the bulk topic)."""
+        now_s = self._clock.monotonic()
+        wall_ms = self._clock.wall_ms()
+        return QueuedRequest(
+            request=request,
+            priority=max(request.priority, at_most, key=PRIORITIES.index),
+            received_s=now_s,
+            expires_s=expires_at_s(request, received_s=now_s, received_wall_ms=wall_ms),
+            source_tokens=(
+                self._engine.source_tokens(request.source) if isinstance(request.source, str) else 0
+            ),
+            origin=origin,
+        )
+
+    def refuse(self, queued: QueuedRequest) -> Reply | None:
+        """The typed error of a request that cannot be computed, else None."""
+        request = queued.request
+        if isinstance(request.source, Series):
+            return self.error(queued, "unsupported_source", "time series cannot be answered yet")
+        if request.task is None:
+            return self.error(queued, "missing_task", "name the task; it is not inferred yet")
+        if self._engine.snapshot_id(request.task) is None:
+            return self.error(queued, "unknown_task", "no snapshot serves this task (yet)")
+        if queued.source_tokens > (limit := self._engine.max_source_tokens):
+            detail = f"the source has {queued.source_tokens} tokens, at most {limit} are read"
+            return self.error(queued, "too_long", detail)
+        return None
+
+    def late(self, queued: QueuedRequest, code: ErrorCode) -> Reply:
+        """The typed error of a request that did not get its turn."""
+        return self.error(queued, code, LATE[code])
+
+    def error(self, queued: QueuedRequest, code: ErrorCode, detail: str) -> Reply:
+        """A typed error reply."""
+        self._meter.request(queued.request.task, code)
+        waited_ms = self._since_ms(queued.received_s)
+        return Reply(
+            request_id=queued.request_id,
+            task=queued.request.task,
+            error=ReplyError(code=code, detail=detail),
+            timings=Timings(queue_ms=waited_ms, compute_ms=0.0, total_ms=waited_ms),
+        )
+
+    # --- a batch ----------------------------------------------------------------------------------
+    def answer(self, batch: Sequence[QueuedRequest]) -> list[Reply]:
+        """One reply for each request, in their order; never raises for what a request holds."""
+        begun_s = self._clock.monotonic()
+        questions = self._questions(batch)
+        replies: dict[int, Reply] = {}
+        known = self._cache.lookup(list(questions))
+        compute: list[QueuedRequest] = []
+        for request_id, question in questions.items():
+            if request_id in known:
+                self._repeat(question, known[request_id], replies)
+            elif (refusal := self._not_now(question.first)) is not None:
+                replies.update((id(asker), refusal) for asker in question.askers)
+            else:
+                compute.append(question.first)
+        if compute:
+            fresh = self._compute(compute, begun_s)
+            self._settle(questions, fresh, replies)
+        return [replies[id(queued)] for queued in batch]
+
+    def _questions(self, batch: Sequence[QueuedRequest]) -> dict[str, _Question]:
+        questions: dict[str, _Question] = {}
+        for queued in batch:
+            question = questions.get(queued.request_id)
+            if question is None:
+                question = _Question(queued, fingerprint(queued.request))
+                questions[queued.request_id] = question
+            question.askers.append(queued)
+        return questions
+
+    def _not_now(self, queued: QueuedRequest) -> Reply | None:
+        if self._is_cancelled(queued.request_id):
+            return self.late(queued, "cancelled")
+        if queued.expired(self._clock.monotonic()):
+            return self.late(queued, "expired")
+        return self.refuse(queued)
+
+    def _repeat(self, question: _Question, entry: bytes, replies: dict[int, Reply]) -> None:
+        """Give every asker the entry's answer, if it is the answer to what they ask."""
+        key, data = unpack(entry)
+        for asker in question.askers:
+            if fingerprint(asker.request) != key:
+                detail = "this request id was used for another question; use a new one"
+                replies[id(asker)] = self.error(asker, "invalid", detail)
+                continue
+            try:
+                replies[id(asker)] = decode(data, Reply)
+            except MessageError:
+                detail = "the reply stored under this request id cannot be read; use a new id"
+                replies[id(asker)] = self.error(asker, "internal", detail)
+            else:
+                self._meter.request(asker.request.task, "repeated")
+
+    def _settle(
+        self, questions: dict[str, _Question], fresh: dict[str, Reply], replies: dict[int, Reply]
+    ) -> None:
+        """Remember the answers; where another predictor was first, its answer counts."""
+        entries = {
+            request_id: pack(questions[request_id].key, encode(reply))
+            for request_id, reply in fresh.items()
+            if reply.error is None
+        }
+        counts = self._cache.settle(entries)
+        for request_id, reply in fresh.items():
+            question = questions[request_id]
+            entry = counts.get(request_id)
+            if entry is None:  # an error: each asker gets it
+                replies.update((id(asker), reply) for asker in question.askers)
+                continue
+            askers = question.askers
+            if entry == entries[request_id]:
+                replies[id(question.first)] = reply
+                self._count(question.first, reply)
+                askers = askers[1:]
+            self._repeat(_Question(question.first, question.key, list(askers)), entry, replies)
+
+    def _count(self, queued: QueuedRequest, reply: Reply) -> None:
+        self._meter.request(reply.task, "abstained" if reply.abstained else "answered")
+        self._meter.latency("queue", reply.timings.queue_ms / 1000)
+        self._meter.latency("compute", reply.timings.compute_ms / 1000)
+        self._meter.latency("total", self._since_ms(queued.received_s) / 1000)
+
+    # --- the engine -------------------------------------------------------------------------------
+    def _compute(self, batch: Sequence[QueuedRequest], begun_s: float) -> dict[str, Reply]:
+        self._meter.batch(len(batch))
+        try:
+            made = self._generate(batch)
+        except Exception as error:
+            if len(batch) > 1:  # one row must not spoil the others
+                return {k: r for q in batch for k, r in self._compute([q], begun_s).items()}
+            return {batch[0].request_id: self._failed(batch[0], error)}
+        compute_ms = self._since_ms(begun_s)
+        return {
+            queued.request_id: self._reply(queued, one, begun_s=begun_s, compute_ms=compute_ms)
+            for queued, one in zip(batch, made, strict=True)
+        }
+
+    def _generate(self, batch: Sequence[QueuedRequest]) -> list[Generation]:
+        def stop(row: int) -> Stop | None:
+            if batch[row].expired(self._clock.monotonic()):
+                return "deadline"
+            return "cancelled" if self._is_cancelled(batch[row].request_id) else None
+
+        rows = [SourceRow(str(q.request.task), str(q.request.source)) for q in batch]
+        return self._engine.generate(rows, Limits(max_tokens=self._max_tokens, stop=stop))
+
+    def _failed(self, queued: QueuedRequest, error: Exception) -> Reply:
+        if isinstance(error, KeyError) and (refusal := self.refuse(queued)) is not None:
+            return refusal  # the task was dropped after the request was let in
+        log.error(
+            "a request could not be computed",
+            request_id=queued.request_id,
+            source_tokens=queued.source_tokens,
+            error=type(error).__name__,  # not its text: it may quote the source
+        )
+        return self.error(queued, "internal", f"{type(error).__name__} while computing")
+
+    def _reply(
+        self, queued: QueuedRequest, made: Generation, *, begun_s: float, compute_ms: float
+    ) -> Reply:
+        task = str(queued.request.task)
+        if made.stop in STOPPED:
+            return self.error(queued, *STOPPED[made.stop])
+        confidence = min(1.0, max(0.0, made.confidence))
+        score = math.log(confidence) if confidence > 0 else LOWEST_SCORE
+        return Reply(
+            request_id=queued.request_id,
+            task=task,
+            hypotheses=[Hypothesis(target=made.target, score=score)],
+            confidence=confidence,
+            # A cut answer is no answer: it abstains, whatever the confidence in its beginning.
+            abstained=made.stop == "length" or confidence < self._abstain_below(task),
+            snapshot_id=made.snapshot_id,
+            timings=Timings(
+                queue_ms=max(0.0, (begun_s - queued.received_s) * 1000),
+                compute_ms=compute_ms,
+                total_ms=self._since_ms(queued.received_s),
+            ),
+        )
+
+    def _since_ms(self, moment_s: float) -> float:
+        return max(0.0, (self._clock.monotonic() - moment_s) * 1000)

@@ -1,0 +1,190 @@
+"""Follows the champions: verifies a new snapshot, swaps it in, and says how fresh it is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from edgeseq_core.clock import Clock
+from edgeseq_core.errors import SnapshotError, StoreError
+from edgeseq_core.replay.buffer import ReplayBuffer, TaskSettings
+from edgeseq_core.serving.engine import Engine
+from edgeseq_core.serving.meter import Meter
+from edgeseq_core.snapshots.manifest import SnapshotManifest, SnapshotRecord, payload_digest
+from edgeseq_core.snapshots.registry import SnapshotRegistry
+
+log = structlog.get_logger(__name__)
+
+SETTINGS_EVERY_S = 1.0
+RETRY_FIRST_S, RETRY_MOST_S = 0.25, 10.0  # a champion that could not be loaded is tried again
+SKIPPED_MOST = 64  # champions between two polls whose arrivals are looked up
+
+
+@dataclass
+class _Failure:
+    snapshot_id: str
+    wait_s: float
+    retry_s: float
+
+
+class SnapshotWatch:
+    """One poll is one round trip while nothing changes; `run` polls until it is stopped."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        registry: SnapshotRegistry,
+        store: ReplayBuffer,
+        *,
+        partitions: Sequence[int],
+        clock: Clock,
+        meter: Meter | None = None,
+    ) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._store = store
+        self._partitions = tuple(partitions)
+        self._clock = clock
+        self._meter = meter or Meter()
+        self._started_ms = clock.wall_ms()
+        self._settings: dict[str, TaskSettings] = {}
+        self._settings_due_s = 0.0
+        self._failures: dict[str, _Failure] = {}
+        self._serving: dict[str, SnapshotRecord] = {}
+        self._newest_step: dict[str, int] = {}  # of the snapshots whose freshness was observed
+        self._store_failed = False
+        self.ready = False  # every champion of a first complete poll was looked at
+
+    def settings(self, task: str) -> TaskSettings:
+        """What an operator set for a task; the defaults for one that is unknown."""
+        return self._settings.get(task, TaskSettings())
+
+    def abstain_below(self, task: str) -> float:
+        """The confidence under which a reply of the task abstains."""
+        return self.settings(task).abstain_below
+
+    def run(self, stop: threading.Event, *, poll_ms: float, beat: Callable[[], None]) -> None:
+        """Poll until ``stop`` is set; an unreachable store is waited for, what serves stays."""
+        while not stop.is_set():
+            try:
+                self.poll()
+            except StoreError as error:
+                if not self._store_failed:
+                    log.warning("the champions cannot be read; what serves stays", error=str(error))
+                self._store_failed = True
+            else:
+                self._store_failed = False
+            beat()
+            stop.wait(poll_ms / 1000)
+
+    def poll(self) -> list[str]:
+        """Look once; returns the snapshot ids swapped in.  Raises StoreError."""
+        champions = self._registry.champions(self._partitions)
+        swapped = []
+        for task, snapshot_id in champions.items():
+            if self._engine.snapshot_id(task) != snapshot_id and self._swap(task, snapshot_id):
+                swapped.append(snapshot_id)
+        for task in self._serving.keys() - champions.keys():
+            self._drop(task)
+        if self._clock.monotonic() >= self._settings_due_s:
+            self._refresh()
+        self.ready = True
+        return swapped
+
+    # --- one task ---------------------------------------------------------------------------------
+    def _swap(self, task: str, snapshot_id: str) -> bool:
+        failure = self._failures.get(task)
+        known_bad = failure is not None and failure.snapshot_id == snapshot_id
+        if failure is not None and known_bad and self._clock.monotonic() < failure.retry_s:
+            return False
+        try:
+            record = self._registry.record(task, snapshot_id)
+            payload = self._registry.payload(record.manifest)
+            self._verify(record.manifest, task, snapshot_id, payload)
+            self._engine.swap(task, snapshot_id, payload)
+        except StoreError:
+            raise
+        except Exception as error:
+            self._failed(task, snapshot_id, error, failure.wait_s if failure and known_bad else 0.0)
+            return False
+        self._failures.pop(task, None)
+        former = self._serving.get(task)
+        self._serving[task] = record
+        self._meter.swap(task)
+        log.info("snapshot swapped in", task=task, snapshot_id=snapshot_id)
+        self._observe(task, record, former)
+        return True
+
+    def _verify(
+        self, manifest: SnapshotManifest, task: str, snapshot_id: str, payload: bytes
+    ) -> None:
+        if manifest.task != task or manifest.snapshot_id != snapshot_id:
+            raise SnapshotError(f"the manifest under {snapshot_id} describes another snapshot")
+        if manifest.base != self._engine.base_digest:
+            raise SnapshotError(
+                f"snapshot {snapshot_id} belongs to base {manifest.base[:12]}, this predictor holds"
+                f" {self._engine.base_digest[:12]}; start it with the same base as the learner"
+            )
+        if payload_digest(payload) != manifest.payload_digest:
+            raise SnapshotError(f"the bytes of snapshot {snapshot_id} do not match their manifest")
+
+    def _failed(self, task: str, snapshot_id: str, error: Exception, waited_s: float) -> None:
+        wait_s = min(RETRY_MOST_S, max(RETRY_FIRST_S, 2 * waited_s))
+        self._failures[task] = _Failure(snapshot_id, wait_s, self._clock.monotonic() + wait_s)
+        self._meter.swap_failed(task)
+        log.error(
+            "a champion cannot be loaded; the old snapshot serves on",
+            task=task,
+            snapshot_id=snapshot_id,
+            serving=self._engine.snapshot_id(task),
+            error=str(error),
+        )
+
+    def _drop(self, task: str) -> None:
+        self._engine.drop(task)
+        self._serving.pop(task, None)
+        log.warning("a task has no champion any more and is not served", task=task)
+
+    # --- what people see --------------------------------------------------------------------------
+    def _observe(self, task: str, record: SnapshotRecord, former: SnapshotRecord | None) -> None:
+        """Freshness of what was just learnt: not of snapshots from before the start, nor twice."""
+        newest = self._newest_step.get(task, former.manifest.step if former else 0)
+        if record.manifest.step <= newest:  # a rollback brings back nothing new
+            return
+        self._newest_step[task] = record.manifest.step
+        now_ms = self._clock.wall_ms()
+        for served in (record, *self._skipped(task, record, newest)):
+            if served.promoted_ms is None or served.promoted_ms < self._started_ms:
+                continue
+            for arrived_ms in served.arrivals_ms:
+                self._meter.freshness(task, max(0, now_ms - arrived_ms) / 1000)
+
+    def _skipped(self, task: str, record: SnapshotRecord, newest: int) -> list[SnapshotRecord]:
+        """Champions that came and went between two polls: their pairs are served only now."""
+        skipped: list[SnapshotRecord] = []
+        parent = record.manifest.parent
+        while parent is not None and len(skipped) < SKIPPED_MOST:
+            try:
+                ancestor = self._registry.record(task, parent)
+            except SnapshotError:
+                break
+            since_start = (ancestor.promoted_ms or 0) >= self._started_ms
+            if ancestor.manifest.step <= newest or not since_start:
+                break
+            skipped.append(ancestor)
+            parent = ancestor.manifest.parent
+        return skipped
+
+    def _refresh(self) -> None:
+        settings: dict[str, TaskSettings] = {}
+        for partition in self._partitions:
+            settings.update(self._store.tasks(partition))
+        self._settings = settings
+        now_ms = self._clock.wall_ms()
+        for task, record in self._serving.items():
+            since_ms = record.promoted_ms or record.created_ms
+            self._meter.snapshot_age(task, max(0, now_ms - since_ms) / 1000)
+        self._settings_due_s = self._clock.monotonic() + SETTINGS_EVERY_S

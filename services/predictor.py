@@ -1,0 +1,164 @@
+"""The predictor service: requests from Kafka, answers from the engine, snapshots from Redis."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+
+from edgeseq_core.clock import SystemClock
+from edgeseq_core.errors import MissingExtraError
+from edgeseq_core.messages import Priority
+from edgeseq_core.replay.connection import check_policy, check_store, connect
+from edgeseq_core.replay.redis import RedisStore
+from edgeseq_core.serving.admission import Admission
+from edgeseq_core.serving.engine import Engine
+from edgeseq_core.serving.loop import LOOPS, Parts, PredictorLoop
+from edgeseq_core.serving.meter import Meter, Stage
+from edgeseq_core.serving.pair_status import PairStatusReader
+from edgeseq_core.serving.predictor import Predictor
+from edgeseq_core.serving.replies import MemoryReplyCache, RedisReplyCache, SteadyReplyCache
+from edgeseq_core.serving.watch import SnapshotWatch
+from edgeseq_core.settings import Settings
+from edgeseq_core.snapshots.redis_registry import RedisRegistry
+from edgeseq_core.telemetry.metrics import OTHER_TASKS, PredictorMetrics
+
+from .runtime import Context, run_service
+
+CACHE_TIMEOUT_S = 0.25  # a reply never waits longer for the shared cache
+STALL_S = 30.0  # a loop that has not beaten for so long is dead
+JOINING = "joining the group of predictors and loading the champions"
+
+
+class PredictorService:
+    """The predictor's loop as the runtime runs it."""
+
+    def __init__(self, context: Context, engine: Engine) -> None:
+        settings, health = context.settings, context.health
+        self._loop = PredictorLoop(
+            settings.kafka,
+            settings.predictor,
+            _parts(settings, engine, PrometheusMeter(PredictorMetrics(context.registry))),
+            beat=health.beat,
+            ready=lambda: health.ready("join"),
+        )
+        for loop in LOOPS:
+            health.watch(loop, limit_s=STALL_S)
+        health.wait_for("join", JOINING)
+        self._loop.start()
+
+    def run_once(self) -> None:
+        """One poll."""
+        self._loop.run_once()
+
+    def drain(self) -> None:
+        """Finish what was accepted, commit, close."""
+        self._loop.drain()
+
+
+def _parts(settings: Settings, engine: Engine, meter: Meter) -> Parts:
+    clock, redis, own = SystemClock(), settings.redis, settings.predictor
+    partitions = settings.kafka.partitions
+    client = connect(redis.url)
+    check_policy(client, redis.declared_policy)
+    check_store(client, prefix=redis.key_prefix, partitions=partitions)
+    store = RedisStore(client, prefix=redis.key_prefix, partitions=partitions)
+    registry = RedisRegistry(client, prefix=redis.key_prefix, partitions=partitions)
+    cache = SteadyReplyCache(
+        RedisReplyCache(
+            connect(redis.url, timeout_s=CACHE_TIMEOUT_S),
+            redis.key_prefix,
+            window_s=own.reply_window_s,
+        ),
+        MemoryReplyCache(clock, window_s=own.reply_window_s),
+        clock,
+        meter=meter,
+    )
+    watch = SnapshotWatch(
+        engine, registry, store, partitions=range(partitions), clock=clock, meter=meter
+    )
+    admission = Admission(own.queue_limit, clock)
+    return Parts(
+        predictor=Predictor(
+            engine,
+            cache=cache,
+            clock=clock,
+            abstain_below=watch.abstain_below,
+            is_cancelled=admission.is_cancelled,
+            max_tokens=own.max_tokens,
+            meter=meter,
+        ),
+        admission=admission,
+        watch=watch,
+        pair_status=PairStatusReader(store, registry),
+        clock=clock,
+        meter=meter,
+    )
+
+
+class PrometheusMeter(Meter):
+    """What the predictor reports, as Prometheus metrics."""
+
+    def __init__(self, metrics: PredictorMetrics) -> None:
+        self._to = metrics
+
+    def request(self, task: str | None, outcome: str) -> None:
+        # A name that nobody serves takes no label: anyone can send any.
+        known = task is not None and outcome not in ("unknown_task", "unsupported_source")
+        label = self._to.task(task) if known and task is not None else OTHER_TASKS
+        self._to.requests.labels(label, outcome).inc()
+        if outcome == "abstained":
+            self._to.abstained.labels(label).inc()
+
+    def latency(self, stage: Stage, seconds: float) -> None:
+        self._to.latency_seconds.labels(stage).observe(seconds)
+
+    def batch(self, rows: int) -> None:
+        self._to.batch_rows.observe(rows)
+
+    def queue(self, depth: Mapping[Priority, int]) -> None:
+        for priority, requests in depth.items():
+            self._to.queue_requests.labels(priority).set(requests)
+
+    def swap(self, task: str) -> None:
+        self._to.swaps.labels(self._to.task(task)).inc()
+
+    def swap_failed(self, task: str) -> None:
+        self._to.swap_failures.labels(self._to.task(task)).inc()
+
+    def snapshot_age(self, task: str, seconds: float) -> None:
+        self._to.snapshot_age_seconds.labels(self._to.task(task)).set(seconds)
+
+    def freshness(self, task: str, seconds: float) -> None:
+        self._to.freshness_seconds.labels(self._to.task(task)).observe(seconds)
+
+    def dead_letter(self, reason: str) -> None:
+        self._to.dead_letters.labels(reason).inc()
+
+    def uncached(self, replies: int) -> None:
+        self._to.uncached_replies.inc(replies)
+
+
+def load_engine(settings: Settings) -> Engine:
+    """The engine on the configured base; raises MissingExtraError, SnapshotError."""
+    try:
+        import torch
+
+        from edgeseq_core.model.base import Base
+        from edgeseq_core.model.torch_engine import TorchEngine
+    except ImportError as error:
+        raise MissingExtraError(
+            "PyTorch, which the predictor computes with,", 'install "edgeseq[predictor]"'
+        ) from error
+    torch.set_num_threads(settings.predictor.threads)
+    return TorchEngine(Base.load(settings.base.path))
+
+
+def main(load: Callable[[Settings], Engine] = load_engine) -> int:
+    """Run the service; returns its exit code."""
+    return run_service(
+        "predictor", lambda context: PredictorService(context, load(context.settings))
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
