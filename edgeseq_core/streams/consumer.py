@@ -12,6 +12,7 @@ were fetched before the same id was seen are of that log: a re-created one canno
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -56,7 +57,7 @@ class Held:
 class PairConsumer:
     """One member of the consumer group; ``run_once`` is one bounded round of its loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parts, see `open_consumer.open_pair_consumer`
         self,
         consumer: KafkaConsumer,
         kafka: KafkaSettings,
@@ -67,6 +68,7 @@ class PairConsumer:
         budget: FreshBudget,
         clock: Clock,
         events: ConsumerEvents,
+        closers: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._consumer = consumer
         self._kafka = kafka
@@ -76,6 +78,7 @@ class PairConsumer:
         self._budget = budget
         self._clock = clock
         self._events = events
+        self._closers = closers
         topics = Topics(kafka.topic_prefix)
         self._kinds = kinds_of(topics)
         self._pairs_topic = topics.pairs
@@ -127,6 +130,8 @@ class PairConsumer:
         """Leave the group; what is held was not passed by the position and is read again."""
         self._commit_for_lag(wait=True)
         self._consumer.close(autocommit=False, timeout_ms=timeout_ms)
+        for close in self._closers:
+            close()
 
     # --- batches ---------------------------------------------------------------------------------
 

@@ -167,16 +167,6 @@ class Ownership:
         for tp, (beginning, end) in spans.items():
             before = stored.get(tp.topic)
             start = plan_start(before, names[tp.topic], beginning, end)
-            if start.position != before:
-                self._store.ingest(
-                    partition,
-                    [],
-                    epoch=owned.epoch,
-                    topic=tp.topic,
-                    expected=before,
-                    position=start.position,
-                    now_ms=self._clock.wall_ms(),
-                )
             if start.reset is not None and before is not None:
                 self._events.log_reset(tp.topic)
                 log.error(
@@ -187,6 +177,16 @@ class Ownership:
                     now=f"{start.position.log}|{start.position.offset}",
                     missing_records=start.missing,
                     what="the log is read from its earliest record",
+                )
+            if start.position != before:
+                self._store.ingest(
+                    partition,
+                    [],
+                    epoch=owned.epoch,
+                    topic=tp.topic,
+                    expected=before,
+                    position=start.position,
+                    now_ms=self._clock.wall_ms(),
                 )
             owned.positions[tp.topic] = start.position
             self._consumer.seek(tp, start.position.offset)

@@ -10,6 +10,7 @@ import structlog
 from kafka import TopicPartition
 
 from edgeseq_core.clock import Clock
+from edgeseq_core.errors import StoreUnavailableError
 from edgeseq_core.replay.buffer import IncomingPair, IngestOutcome, Position, ReplayBuffer
 from edgeseq_core.streams.budget import FreshBudget
 from edgeseq_core.streams.controls import ControlDesk
@@ -34,6 +35,7 @@ class Batch:
     taken: Taken
     posted: int = 0  # letters that are safe on the dead-letter topic
     noted: int = 0  # letters whose pairs the store remembers
+    unsure: bool = False  # the store's answer was lost: it may hold the batch already
 
     @property
     def next_offset(self) -> int:
@@ -63,6 +65,8 @@ class Placer:
 
     def place(self, batch: Batch, owned: Owned) -> None:
         """Everything in the batch, then its position."""
+        if batch.unsure and self._is_placed(batch, owned):
+            return
         taken = batch.taken
         self._post(batch)
         while taken.controls:
@@ -72,8 +76,19 @@ class Placer:
             del taken.controls[0]
         if any(p.quarantine or p.task not in owned.known_tasks for p in taken.pairs):
             self._place_doubtful(batch, owned)
-        here = owned.positions[batch.tp.topic]
-        self._ingest(batch, owned, taken.pairs, Position(here.log, batch.next_offset))
+        self._ingest(batch, owned, taken.pairs, self._target(batch, owned))
+
+    def _target(self, batch: Batch, owned: Owned) -> Position:
+        return Position(owned.positions[batch.tp.topic].log, batch.next_offset)
+
+    def _is_placed(self, batch: Batch, owned: Owned) -> bool:
+        """Whether a call without an answer had moved the position (another owner is fenced)."""
+        stored = self._store.positions(batch.tp.partition).get(batch.tp.topic)
+        batch.unsure = False
+        if stored != self._target(batch, owned):
+            return False
+        owned.positions[batch.tp.topic] = stored
+        return True
 
     def _place_doubtful(self, batch: Batch, owned: Owned) -> None:
         """Place pairs that may be refused while the position stays; post those that were.
@@ -102,15 +117,19 @@ class Placer:
         self, batch: Batch, owned: Owned, pairs: Sequence[IncomingPair], position: Position
     ) -> list[IngestOutcome]:
         tp = batch.tp
-        outcomes = self._store.ingest(
-            tp.partition,
-            pairs,
-            epoch=owned.epoch,
-            topic=tp.topic,
-            expected=owned.positions[tp.topic],
-            position=position,
-            now_ms=self._clock.wall_ms(),
-        )
+        try:
+            outcomes = self._store.ingest(
+                tp.partition,
+                pairs,
+                epoch=owned.epoch,
+                topic=tp.topic,
+                expected=owned.positions[tp.topic],
+                position=position,
+                now_ms=self._clock.wall_ms(),
+            )
+        except StoreUnavailableError:
+            batch.unsure = True
+            raise
         owned.positions[tp.topic] = position
         counts = Counter((p.task, outcome) for p, outcome in zip(pairs, outcomes, strict=True))
         for (task, outcome), count in counts.items():
