@@ -22,7 +22,7 @@ class DriftMonitor:
 
     def __init__(self, *, delta: float, losses: Sequence[float] = ()) -> None:
         self._delta = delta
-        self._adwin = ADWIN(delta=delta)
+        self._adwin = ADWIN(delta=delta)  # type: ignore[no-untyped-call]
         self.losses: list[float] = []
         for loss in losses:
             self.update(loss)
@@ -30,16 +30,16 @@ class DriftMonitor:
     def update(self, loss: float) -> bool:
         """Take one pair's loss (nats a token); True when the mean has risen for good."""
         before = self._adwin.estimation
-        self._adwin.update(loss)
+        self._adwin.update(loss)  # type: ignore[no-untyped-call]
         self.losses.append(round(loss, 4))
         if self._adwin.drift_detected:
             self.losses = self.losses[-int(self._adwin.width) :]
             return bool(self._adwin.estimation > before)
         if len(self.losses) > MEMORY_PAIRS:
             self.losses = self.losses[-MEMORY_PAIRS // 2 :]
-            self._adwin = ADWIN(delta=self._delta)
+            self._adwin = ADWIN(delta=self._delta)  # type: ignore[no-untyped-call]
             for kept in self.losses:
-                self._adwin.update(kept)
+                self._adwin.update(kept)  # type: ignore[no-untyped-call]
         return False
 
     @property

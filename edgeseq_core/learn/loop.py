@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from edgeseq_core.clock import Clock
@@ -21,7 +21,7 @@ from edgeseq_core.learn.example import Example, read_example
 from edgeseq_core.learn.learner import StepReport, TaskLearner
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.torch_engine import TorchEngine
-from edgeseq_core.replay.buffer import Move, ReplayBuffer, StepCommit
+from edgeseq_core.replay.buffer import Move, ReplayBuffer, StepCommit, StoredPair
 from edgeseq_core.serving.engine import PairRow, Score
 from edgeseq_core.snapshots.gate import Gate
 from edgeseq_core.snapshots.manifest import (
@@ -105,6 +105,7 @@ class LearnerLoop:
         self._epochs = {p: buffer.acquire("learner", p) for p in self._partitions}
         self._open: dict[str, _Task] = {}
         self._order: deque[str] = deque()
+        self._refused: set[str] = set()
 
     # --- turns -------------------------------------------------------------------------------------
 
@@ -129,13 +130,15 @@ class LearnerLoop:
     def _fenced(self, name: str, turn: Callable[[_Task], Turn | None]) -> Turn | None:
         """Run a turn; after a rollback or a change of owner, forget the task and open it anew."""
         try:
-            return turn(self._opened(name))
+            done = turn(self._opened(name))
         except FencedError:
             self._open.pop(name, None)
-            partition = partition_of(name, self._count)
-            if not self._buffer.owns("learner", partition, self._epochs[partition]):
+            if name in self._refused:  # opened anew and refused again: another owner has taken over
                 raise
+            self._refused.add(name)
             return None
+        self._refused.discard(name)
+        return done
 
     def _turn(self, name: str, task: _Task, *, more: int) -> Turn:
         config, learner = self._config, task.learner
@@ -203,7 +206,7 @@ class LearnerLoop:
         config, released, moves = self._config, list[Example](), list[Move]()
         for example in chosen:
             moves.append(Move(example.key, "bulk", "recent", 0.0))
-            task.recent.append(_moved(example, "recent"))
+            task.recent.append(replace(example, part="recent"))
             if len(task.recent) <= config.recent_pairs:
                 continue
             oldest = task.recent.popleft()
@@ -214,7 +217,7 @@ class LearnerLoop:
                 task.probe.remove(gone)
                 released.append(gone)
             if gone is not oldest:
-                task.probe[-1] = _moved(oldest, "probe")
+                task.probe[-1] = replace(oldest, part="probe")
                 moves.append(Move(oldest.key, "recent", "probe", oldest.priority))
         return released, moves
 
@@ -337,8 +340,7 @@ class LearnerLoop:
         if name in self._open:
             return self._open[name]
         if self._engine.snapshot_id(IDENTITY) is None:
-            blank = TaskLearner(self._base, IDENTITY, self._config)
-            self._engine.swap(IDENTITY, IDENTITY, blank.payload())
+            self._engine.swap(IDENTITY, IDENTITY, self.identity_payload())
         state, status = self._buffer.state(name), self._registry.status(name)
         if state.checkpoint is None:
             learner = TaskLearner(self._base, name, self._config)
@@ -356,8 +358,12 @@ class LearnerLoop:
             self._order.append(name)
         return task
 
-    def _example(self, pair: object) -> Example:
-        return read_example(pair, self._base.vocabulary, self._base.header.record_digest)  # type: ignore[arg-type]
+    def identity_payload(self) -> bytes:
+        """What serves at pair 0: a calibration that changes nothing."""
+        return TaskLearner(self._base, IDENTITY, self._config).payload()
+
+    def _example(self, pair: StoredPair) -> Example:
+        return read_example(pair, self._base.vocabulary, self._base.header.record_digest)
 
     def _epoch(self, name: str) -> int:
         return self._epochs[partition_of(name, self._count)]

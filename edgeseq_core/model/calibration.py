@@ -115,7 +115,7 @@ class Calibration:
         return sum(tensor.numel() for tensor in self.tensors.values())
 
     def admit(self, targets: Iterable[str]) -> int:
-        """Give every symbol of the targets a row of its own (zero: no output changes); returns how many."""
+        """Give every symbol of the targets a row of its own, without changing an output; returns how many."""
         added = 0
         for character in dict.fromkeys("".join(targets)):
             self.table.add(character)
@@ -125,10 +125,10 @@ class Calibration:
                     self.rows.append(token)
                     added += 1
         if added:
-            d = self.base.config.d_model
+            own, d = self.tensors, self.base.config.d_model
             with torch.no_grad():
-                self.tensors["rows"] = torch.cat([self.tensors["rows"], torch.zeros(added, d)])
-                self.tensors["row_bias"] = torch.cat([self.tensors["row_bias"], torch.zeros(added)])
+                own["rows"] = torch.cat([own["rows"], torch.zeros(added, d)])
+                own["row_bias"] = torch.cat([own["row_bias"], own["other_bias"].expand(added)])
         return added
 
     def virtual_rows(self) -> Tensor:

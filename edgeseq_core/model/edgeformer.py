@@ -204,13 +204,15 @@ class EdgeFormer(nn.Module):
 
     # --- parts -----------------------------------------------------------------------------------
 
-    def matrix(self, site: str, part: str) -> Tensor:
+    def matrix(self, site: str, part: str) -> nn.Parameter:
         """The shared matrix ``[out, in]`` that a site uses for a part."""
-        return self.matrices[f"{self.sites[site].group}_{part}"]
+        matrix: nn.Parameter = self.matrices[f"{self.sites[site].group}_{part}"]
+        return matrix
 
-    def bias(self, site: str, part: str) -> Tensor:
+    def bias(self, site: str, part: str) -> nn.Parameter:
         """The private bias ``[out]`` of a site's part."""
-        return self.biases[_key(site, part)]
+        bias: nn.Parameter = self.biases[_key(site, part)]
+        return bias
 
     def _ffn(self, x: Tensor, site: str, weights: Weights) -> Tensor:
         return weights.project(torch.relu(weights.project(x, site, "up")), site, "down")
@@ -219,7 +221,8 @@ class EdgeFormer(nn.Module):
         return F.rms_norm(x, (x.shape[-1],), self.norms[_key(name, "norm")], eps=1e-6)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.config.heads, -1)).transpose(1, 2)
+        rows, length, width = x.shape
+        return x.view(rows, length, self.config.heads, width // self.config.heads).transpose(1, 2)
 
     def _rotate(self, x: Tensor, start: int) -> Tensor:
         """Rotary positions on the first half of each head, ``[B, H, N, D/H]``."""

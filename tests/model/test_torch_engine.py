@@ -1,0 +1,111 @@
+"""The reference engine: greedy answers, scores, mixed batches, limits, swaps."""
+
+import math
+
+import pytest
+import torch
+
+from edgeseq_core.errors import SnapshotError
+from edgeseq_core.model.base import Base
+from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
+from edgeseq_core.model.torch_engine import TorchEngine
+from edgeseq_core.serving.engine import Limits, PairRow, SourceRow, Stop
+from edgeseq_core.testing.base import tiny_base
+from edgeseq_core.text.vocabulary import BOS, EOS
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return tiny_base(tmp_path_factory.mktemp("base"))
+
+
+def payload(base: Base, seed: int, targets: str = "abc漢") -> bytes:
+    calibration = Calibration(base.model, base.vocabulary, CalibrationConfig(rank=2), seed=seed)
+    calibration.admit([targets])
+    draw = torch.Generator().manual_seed(seed)
+    for name, tensor in calibration.tensors.items():
+        calibration.tensors[name] = tensor + 0.3 * torch.randn(tensor.shape, generator=draw)
+    return calibration.to_payload(base.digest)
+
+
+@pytest.fixture
+def engine(base: Base) -> TorchEngine:
+    engine = TorchEngine(base)
+    for seed, task in enumerate(("one", "two", "three")):
+        engine.swap(task, f"{task}-1", payload(base, seed))
+    return engine
+
+
+def test_answers_do_not_depend_on_batch_neighbours(engine: TorchEngine) -> None:
+    rows = [
+        SourceRow(task, source)
+        for source in ("a", "a longer source", "ünseen 字")
+        for task in ("one", "two", "three")
+    ]
+    together = engine.generate(rows, Limits(max_tokens=12))
+    alone = [engine.generate([row], Limits(max_tokens=12))[0] for row in rows]
+    for a, b in zip(together, alone, strict=True):
+        assert (a.target, a.stop, a.snapshot_id) == (b.target, b.stop, b.snapshot_id)
+        assert a.confidence == pytest.approx(b.confidence, rel=1e-3)
+
+
+def test_greedy_equals_an_uncached_search_on_the_served_calibration(
+    engine: TorchEngine, base: Base
+) -> None:
+    served = Calibration.from_payload(payload(base, 0), base.model, base.vocabulary, base.digest)
+    weights = MergedWeights(served)
+    source = torch.tensor([[*base.vocabulary.encode("some text"), EOS]])
+    target, log_probability = [BOS], 0.0
+    with torch.no_grad():
+        for _ in range(10):
+            scores = base.model(source, torch.tensor([target]), weights)[0, -1].log_softmax(-1)
+            log_probability += float(scores.max())
+            target.append(int(scores.argmax()))
+            if target[-1] == EOS:
+                break
+    answer = engine.generate([SourceRow("one", "some text")], Limits(max_tokens=10))[0]
+    assert answer.target == served.table.decode(target[1:])
+    assert answer.confidence == pytest.approx(math.exp(log_probability), rel=1e-3)
+
+
+def test_an_exact_score_is_what_greedy_decoding_answers(engine: TorchEngine) -> None:
+    for source in ("abc", "xyz", "hello there"):
+        answer = engine.generate([SourceRow("two", source)], Limits(max_tokens=40))[0]
+        if answer.stop != "end":
+            continue
+        score = engine.score([PairRow("two", source, answer.target)])[0]
+        assert score.exact
+        assert math.exp(-score.loss) == pytest.approx(answer.confidence, rel=1e-3)
+        assert not engine.score([PairRow("two", source, answer.target + "!")])[0].exact
+
+
+def test_a_row_is_stopped_between_tokens_without_stopping_others(engine: TorchEngine) -> None:
+    asked: list[int] = []
+
+    def stop(row: int) -> Stop | None:
+        asked.append(row)
+        return "cancelled" if row == 0 and asked.count(0) > 3 else None
+
+    rows = [SourceRow("one", "first"), SourceRow("two", "second")]
+    first, second = engine.generate(rows, Limits(max_tokens=9, stop=stop))
+    free = engine.generate(rows, Limits(max_tokens=9))
+    assert (first.stop, first.tokens) == ("cancelled", 3)
+    assert second.target == free[1].target
+
+
+def test_swap_replaces_one_task_and_drop_ends_it(engine: TorchEngine, base: Base) -> None:
+    before = engine.generate([SourceRow("two", "abc")], Limits(max_tokens=9))
+    engine.swap("one", "one-2", payload(base, 9))
+    after = engine.generate([SourceRow("one", "abc"), SourceRow("two", "abc")], Limits(max_tokens=9))
+    assert [g.snapshot_id for g in after] == ["one-2", "two-1"]
+    assert after[1].target == before[0].target
+    engine.drop("one")
+    assert engine.snapshot_id("one") is None
+    with pytest.raises(KeyError):
+        engine.generate([SourceRow("one", "abc")], Limits())
+
+
+def test_bad_bytes_leave_the_champion_serving(engine: TorchEngine) -> None:
+    with pytest.raises(SnapshotError):
+        engine.swap("one", "one-2", b"nonsense")
+    assert engine.snapshot_id("one") == "one-1"

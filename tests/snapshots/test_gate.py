@@ -1,0 +1,72 @@
+import math
+import random
+
+from edgeseq_core.serving.engine import Score
+from edgeseq_core.snapshots.gate import Gate
+
+GATE = Gate(loss_slack=0.01, exact_slack=0.04)
+
+
+def scores(seed: int, shift: float = 0.0, right: float = 0.8, pairs: int = 32) -> list[Score]:
+    rng = random.Random(seed)
+    return [
+        Score(8 * max(0.0, rng.gauss(0.3, 0.2) + shift), 8, rng.random() < right)
+        for _ in range(pairs)
+    ]
+
+
+def test_equal_and_better_candidates_are_promoted() -> None:
+    same = scores(1)
+    for candidate in (same, scores(1, shift=-0.1)):
+        report = GATE.decide({"recent": candidate}, {"recent": same}, drift=False)
+        assert report.verdict == "promote"
+        assert report.reasons
+
+
+def test_a_worse_candidate_is_held_on_either_set() -> None:
+    good, bad = scores(1), scores(1, shift=0.2)
+    for worse in ("recent", "probe"):
+        candidate = {"recent": good, "probe": good} | {worse: bad}
+        report = GATE.decide(candidate, {"recent": good, "probe": good}, drift=False)
+        assert report.verdict == "hold"
+        assert worse in report.reasons[0]
+
+
+def test_after_a_drift_the_probe_is_reported_and_does_not_decide() -> None:
+    good, bad = scores(1), scores(1, shift=0.5)
+    report = GATE.decide(
+        {"recent": good, "probe": bad}, {"recent": good, "probe": good}, drift=True
+    )
+    assert report.verdict == "promote"
+    assert report.candidate["probe"].loss > report.champion["probe"].loss + 0.2
+    held = GATE.decide({"recent": bad, "probe": good}, {"recent": good, "probe": good}, drift=True)
+    assert held.verdict == "hold"
+
+
+def test_lost_exact_matches_hold_even_when_the_loss_is_equal() -> None:
+    before = [Score(4.0, 8, True)] * 32
+    after = [Score(4.0, 8, False)] * 4 + [Score(4.0, 8, True)] * 28
+    assert GATE.decide({"recent": after}, {"recent": before}, drift=False).verdict == "hold"
+
+
+def test_a_loss_that_is_no_number_is_held() -> None:
+    broken = [Score(math.nan, 8, True)] * 8
+    assert GATE.decide({"recent": broken}, {"recent": scores(1, pairs=8)}, drift=False).verdict == "hold"
+
+
+def test_noise_within_one_standard_error_is_no_reason() -> None:
+    before = [Score(4.0, 8, True)] * 32
+    noisy = [Score(4.2 + (2.0 if at % 2 else -2.0), 8, True) for at in range(32)]
+    steady = [Score(4.2, 8, True)] * 32
+    assert GATE.decide({"recent": noisy}, {"recent": before}, drift=False).verdict == "promote"
+    assert GATE.decide({"recent": steady}, {"recent": before}, drift=False).verdict == "hold"
+
+
+def test_first_candidates_say_that_there_is_little_evidence() -> None:
+    report = GATE.decide(
+        {"recent": scores(1, pairs=2), "learnt": scores(2)},
+        {"recent": scores(1, pairs=2), "learnt": scores(2, shift=0.3)},
+        drift=False,
+    )
+    assert report.verdict == "promote"
+    assert "few held-out pairs (2)" in report.reasons[0]
