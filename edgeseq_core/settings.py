@@ -152,6 +152,24 @@ class Settings(BaseSettings):
             shown["kafka"]["sasl_password"] = "***"
         return shown
 
+    def as_environment(self) -> dict[str, str]:
+        """The variables that give another process these settings, passwords included."""
+        variables: dict[str, str] = {}
+        for section in type(self).model_fields:
+            group: Section = getattr(self, section)
+            for name in group.model_fields_set:
+                value = getattr(group, name)
+                if isinstance(value, SecretStr):
+                    value = value.get_secret_value()
+                if value is not None:
+                    variables[f"EDGESEQ_{section}__{name}".upper()] = str(value)
+        return variables
+
+    def chosen(self, section: str, name: str) -> bool:
+        """Whether a flag, the environment or the file set a value (it is not just the default)."""
+        group: Section = getattr(self, section)
+        return name in group.model_fields_set
+
 
 def redact_url(url: str) -> str:
     """A URL without its password.

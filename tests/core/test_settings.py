@@ -21,9 +21,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def test_flags_beat_environment_beats_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_flags_beat_environment_beats_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "edgeseq.toml"
     file.write_text('[kafka]\nbootstrap = "file:1"\ntopic_prefix = "file"\npartitions = 3\n')
     monkeypatch.setenv("EDGESEQ_CONFIG", str(file))
@@ -84,6 +82,20 @@ def test_settings_are_frozen_and_default() -> None:
     assert settings.consumer.http_port == 9101
     with pytest.raises(ValueError, match="frozen"):
         settings.kafka.partitions = 9  # type: ignore[misc]
+
+
+def test_another_process_gets_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings(
+        kafka={"bootstrap": "broker:1", "sasl_password": "hunter2", "ssl_cafile": "/ca.pem"},
+        consumer={"auto_register": False, "http_port": 0},
+        redis={"declared_policy": None},
+    )
+    assert settings.chosen("kafka", "bootstrap")
+    assert not settings.chosen("kafka", "partitions")
+    for name, value in settings.as_environment().items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().model_dump() == settings.model_dump()
+    assert load_settings().kafka.sasl_password == settings.kafka.sasl_password
 
 
 def test_importing_settings_needs_no_torch() -> None:
