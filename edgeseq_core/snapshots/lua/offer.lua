@@ -1,0 +1,31 @@
+-- Store a candidate and the gate's decision; promote it if the gate said so and nobody pinned the task.
+-- KEYS: epoch, then champions, state, checkpoints, kept, journal, payloads, manifests, history,
+--       promotions, held, promoted
+-- ARGV: task, epoch, branch, expected champion, snapshot id, step, payload, record, journal line,
+--       serve (1) or hold (0), now_ms, promotions to keep, held candidates to keep
+-- Returns 1 when it serves now.
+local keys = {champions = KEYS[2], state = KEYS[3], checkpoints = KEYS[4], kept = KEYS[5],
+  payloads = KEYS[7], promotions = KEYS[10], held = KEYS[11], promoted = KEYS[12]}
+local task, id = ARGV[1], ARGV[5]
+local refusal = fence(KEYS[1], 'learner', ARGV[2]) or fence_champion(keys.champions, task, ARGV[4])
+if refusal then return refusal end
+local branch = redis.call('HGET', keys.state, 'branch') or '0'
+if branch ~= ARGV[3] then
+  return refuse('the branch of task ' .. task .. ' is ' .. branch .. ', not ' .. ARGV[3])
+end
+-- The first write: one that Redis refuses when memory is full, so that nothing is half-written.
+redis.call('HSET', keys.payloads, id, ARGV[7])
+redis.call('HSET', keys.kept, id, ARGV[6])
+if redis.call('HSETNX', KEYS[8], id, ARGV[8]) == 1 then
+  redis.call('RPUSH', KEYS[9], id)
+end
+redis.call('RPUSH', KEYS[6], ARGV[9])
+if ARGV[10] == '1' and redis.call('HEXISTS', keys.state, 'pinned_ms') == 0 then
+  serve(task, id, ARGV[11], tonumber(ARGV[12]), keys)
+  return 1
+end
+if not redis.call('ZSCORE', keys.promotions, id) then
+  append(keys.held, id, keys)
+  drop_oldest(keys.held, tonumber(ARGV[13]), keys)
+end
+return 0

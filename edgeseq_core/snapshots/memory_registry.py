@@ -1,0 +1,188 @@
+"""The in-memory twin of the Redis registry; shares the state of a `replay.memory.MemoryStore`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgeseq_core.errors import FencedError
+from edgeseq_core.replay.state import MemoryState, PartitionState, TaskState
+from edgeseq_core.snapshots.lineage import descends_from
+from edgeseq_core.snapshots.manifest import SnapshotManifest, SnapshotRecord
+from edgeseq_core.snapshots.payloads import (
+    KEPT_HELD,
+    KEPT_PROMOTIONS,
+    check_offer,
+    missing,
+    promotion_ms,
+    verified,
+    wants_to_serve,
+)
+from edgeseq_core.snapshots.registry import Offer, TaskStatus
+
+
+class MemoryRegistry:
+    """A snapshot registry in memory."""
+
+    def __init__(
+        self,
+        memory: MemoryState,
+        *,
+        kept_promotions: int = KEPT_PROMOTIONS,
+        kept_held: int = KEPT_HELD,
+    ) -> None:
+        self._memory = memory
+        self._kept_promotions, self._kept_held = kept_promotions, kept_held
+
+    def offer(self, offer: Offer) -> bool:
+        check_offer(offer)
+        manifest = offer.record.manifest
+        with self._memory.lock:
+            owned = self._memory.partition_of(offer.task)
+            t = owned.task(offer.task)
+            owned.fence("learner", offer.epoch)
+            _fence_champion(owned, offer.task, offer.expected_champion)
+            if t.branch != offer.branch:
+                raise FencedError(
+                    f"the branch of task {offer.task} is {t.branch}, not {offer.branch}"
+                )
+            snapshot_id = manifest.snapshot_id
+            t.payloads[snapshot_id] = offer.payload
+            t.kept[snapshot_id] = manifest.step
+            t.manifests.setdefault(snapshot_id, offer.record.model_dump_json())
+            t.journal.append(offer.journal)
+            if wants_to_serve(offer) and t.pinned_ms is None:
+                self._serve(owned, offer.task, snapshot_id, promotion_ms(offer.record))
+                return True
+            if snapshot_id not in t.promotions:
+                _append(t.held, snapshot_id)
+                _drop_oldest(t, t.held, self._kept_held)
+            return False
+
+    def champions(self, partitions: Sequence[int]) -> dict[str, str]:
+        with self._memory.lock:
+            return {
+                task: snapshot_id
+                for partition in partitions
+                for task, snapshot_id in self._memory.partitions[partition].champions.items()
+            }
+
+    def status(self, task: str) -> TaskStatus:
+        with self._memory.lock:
+            owned = self._memory.partition_of(task)
+            t = owned.task(task)
+            return TaskStatus(owned.champions.get(task), t.pinned_ms is not None, t.branch)
+
+    def record(self, task: str, snapshot_id: str) -> SnapshotRecord:
+        with self._memory.lock:
+            t = self._memory.task(task)
+            if snapshot_id not in t.manifests:
+                raise missing(f"snapshot {snapshot_id} of task {task} is unknown")
+            return _record(t, snapshot_id)
+
+    def payload(self, manifest: SnapshotManifest) -> bytes:
+        with self._memory.lock:
+            kept = self._memory.task(manifest.task).payloads.get(manifest.snapshot_id)
+        return verified(manifest, kept)
+
+    def history(self, task: str) -> list[SnapshotRecord]:
+        with self._memory.lock:
+            t = self._memory.task(task)
+            return [_record(t, snapshot_id) for snapshot_id in t.manifests]
+
+    def promote(
+        self,
+        task: str,
+        snapshot_id: str,
+        *,
+        expected_champion: str | None,
+        now_ms: int,
+        journal: str,
+    ) -> None:
+        with self._memory.lock:
+            owned = self._memory.partition_of(task)
+            t = owned.task(task)
+            _fence_champion(owned, task, expected_champion)
+            if snapshot_id not in t.kept:
+                raise missing(f"the bytes of snapshot {snapshot_id} are not kept")
+            t.journal.append(journal)
+            self._serve(owned, task, snapshot_id, now_ms)
+
+    def rollback(
+        self,
+        task: str,
+        snapshot_id: str,
+        *,
+        expected_champion: str | None,
+        now_ms: int,
+        journal: str,
+    ) -> None:
+        with self._memory.lock:
+            owned = self._memory.partition_of(task)
+            t = owned.task(task)
+            _fence_champion(owned, task, expected_champion)
+            step = _way_back(t, snapshot_id)
+            abandoned = t.step
+            t.pinned_ms, t.step, t.branch = now_ms, step, t.branch + 1
+            t.forks.append((t.last_step, step))
+            t.journal.append(journal)
+            t.drop_checkpoint(abandoned)
+            self._serve(owned, task, snapshot_id, now_ms)
+
+    def pin(self, task: str, pinned: bool, *, now_ms: int, journal: str) -> None:
+        with self._memory.lock:
+            t = self._memory.task(task)
+            t.pinned_ms = now_ms if pinned else None
+            t.journal.append(journal)
+
+    def is_learnt(self, task: str, step: int) -> bool:
+        with self._memory.lock:
+            owned = self._memory.partition_of(task)
+            t = owned.task(task)
+            champion = owned.champions.get(task)
+            return champion is not None and descends_from(t.kept[champion], step, t.forks)
+
+    def _serve(self, owned: PartitionState, task: str, snapshot_id: str, now_ms: int) -> None:
+        t = owned.task(task)
+        if snapshot_id in t.held:
+            t.held.remove(snapshot_id)
+        _append(t.promotions, snapshot_id)
+        t.promoted_ms.setdefault(snapshot_id, now_ms)
+        owned.champions[task] = snapshot_id
+        _drop_oldest(t, t.promotions, self._kept_promotions)
+
+
+def _fence_champion(owned: PartitionState, task: str, expected: str | None) -> None:
+    champion = owned.champions.get(task)
+    if champion != expected:
+        raise FencedError(f"the champion of task {task} is {champion}, not {expected}")
+
+
+def _way_back(t: TaskState, snapshot_id: str) -> int:
+    """The step of a snapshot that can be rolled back to; raises SnapshotError."""
+    if snapshot_id not in t.promoted_ms:
+        raise missing(f"snapshot {snapshot_id} never served")
+    step = t.kept.get(snapshot_id)
+    if step is None:
+        raise missing(f"the bytes of snapshot {snapshot_id} are not kept")
+    if step and step not in t.checkpoints:
+        raise missing(f"the checkpoint of snapshot {snapshot_id} is not kept")
+    return step
+
+
+def _append(order: list[str], snapshot_id: str) -> None:
+    if snapshot_id in order:
+        order.remove(snapshot_id)
+    order.append(snapshot_id)
+
+
+def _drop_oldest(t: TaskState, order: list[str], keep: int) -> None:
+    for snapshot_id in order[: max(0, len(order) - keep)]:
+        order.remove(snapshot_id)
+        step = t.kept.pop(snapshot_id)
+        del t.payloads[snapshot_id]
+        t.drop_checkpoint(step)
+
+
+def _record(t: TaskState, snapshot_id: str) -> SnapshotRecord:
+    record = SnapshotRecord.model_validate_json(t.manifests[snapshot_id])
+    return record.model_copy(update={"promoted_ms": t.promoted_ms.get(snapshot_id)})

@@ -1,0 +1,186 @@
+"""The snapshot registry in Redis: every move is one Lua script over the keys of one partition.
+
+Layout of a task: hashes ``manifests`` (id -> record, kept always; order in list ``history``),
+``payloads`` (id -> int8 bytes), ``kept`` (id -> step of snapshots with bytes) and ``promoted``
+(id -> ms); sorted sets ``promotions`` and ``held`` in the order in which bytes are dropped; list
+``forks``.  The buffer's ``state`` and ``checkpoints`` are shared with the learner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from edgeseq_core.keys import Keys, partition_of
+from edgeseq_core.replay.connection import load_script, store_errors
+from edgeseq_core.snapshots.lineage import descends_from
+from edgeseq_core.snapshots.manifest import SnapshotManifest, SnapshotRecord
+from edgeseq_core.snapshots.payloads import (
+    KEPT_HELD,
+    KEPT_PROMOTIONS,
+    check_offer,
+    missing,
+    promotion_ms,
+    verified,
+    wants_to_serve,
+)
+from edgeseq_core.snapshots.registry import Offer, TaskStatus
+
+
+class RedisRegistry:
+    """A snapshot registry in Redis; ``client`` comes from `replay.connection.connect`."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        prefix: str,
+        partitions: int,
+        kept_promotions: int = KEPT_PROMOTIONS,
+        kept_held: int = KEPT_HELD,
+    ) -> None:
+        self._client: Any = client
+        self._prefix, self._partitions = prefix, partitions
+        self._kept_promotions, self._kept_held = kept_promotions, kept_held
+        names = ("offer", "promote", "rollback", "pin")
+        self._scripts = {n: load_script(client, "edgeseq_core.snapshots", n) for n in names}
+
+    def _owner(self, task: str) -> Keys:
+        return Keys(self._prefix, partition_of(task, self._partitions))
+
+    def _run(self, script: str, what: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        with store_errors(what):
+            return self._scripts[script](keys=keys, args=args)
+
+    def offer(self, offer: Offer) -> bool:
+        check_offer(offer)
+        task, manifest = offer.task, offer.record.manifest
+        keys = self._owner(task)
+        before = ("state", "checkpoints", "kept", "journal", "payloads")
+        after = ("manifests", "history", "promotions", "held", "promoted")
+        script_keys = [
+            keys.epoch("learner"),
+            keys.champions,
+            *(keys.of_task(task, name) for name in (*before, *after)),
+        ]
+        args = (
+            task,
+            offer.epoch,
+            offer.branch,
+            offer.expected_champion or "",
+            manifest.snapshot_id,
+            manifest.step,
+            offer.payload,
+            offer.record.model_dump_json(),
+            offer.journal,
+            int(wants_to_serve(offer)),
+            promotion_ms(offer.record),
+            self._kept_promotions,
+            self._kept_held,
+        )
+        what = f"offering snapshot {manifest.snapshot_id}"
+        return bool(self._run("offer", what, script_keys, args))
+
+    def champions(self, partitions: Sequence[int]) -> dict[str, str]:
+        with store_errors("reading champions"):
+            pipe = self._client.pipeline(transaction=False)
+            for partition in partitions:
+                pipe.hgetall(Keys(self._prefix, partition).champions)
+            answers = pipe.execute()
+        return {
+            task.decode(): snapshot_id.decode()
+            for answer in answers
+            for task, snapshot_id in answer.items()
+        }
+
+    def status(self, task: str) -> TaskStatus:
+        keys = self._owner(task)
+        with store_errors(f"reading the status of task {task}"):
+            pipe = self._client.pipeline(transaction=True)
+            pipe.hget(keys.champions, task)
+            pipe.hmget(keys.of_task(task, "state"), ["pinned_ms", "branch"])
+            champion, (pinned_ms, branch) = pipe.execute()
+        serving = champion.decode() if champion is not None else None
+        return TaskStatus(serving, pinned_ms is not None, int(branch or 0))
+
+    def record(self, task: str, snapshot_id: str) -> SnapshotRecord:
+        keys = self._owner(task)
+        with store_errors(f"reading snapshot {snapshot_id}"):
+            pipe = self._client.pipeline(transaction=True)
+            pipe.hget(keys.of_task(task, "manifests"), snapshot_id)
+            pipe.hget(keys.of_task(task, "promoted"), snapshot_id)
+            text, promoted_ms = pipe.execute()
+        if text is None:
+            raise missing(f"snapshot {snapshot_id} of task {task} is unknown")
+        return _record(text, promoted_ms)
+
+    def payload(self, manifest: SnapshotManifest) -> bytes:
+        key = self._owner(manifest.task).of_task(manifest.task, "payloads")
+        with store_errors(f"reading the bytes of snapshot {manifest.snapshot_id}"):
+            return verified(manifest, self._client.hget(key, manifest.snapshot_id))
+
+    def history(self, task: str) -> list[SnapshotRecord]:
+        keys = self._owner(task)
+        with store_errors(f"reading the history of task {task}"):
+            pipe = self._client.pipeline(transaction=True)
+            pipe.lrange(keys.of_task(task, "history"), 0, -1)
+            pipe.hgetall(keys.of_task(task, "manifests"))
+            pipe.hgetall(keys.of_task(task, "promoted"))
+            order, texts, promoted = pipe.execute()
+        return [_record(texts[snapshot_id], promoted.get(snapshot_id)) for snapshot_id in order]
+
+    def promote(
+        self,
+        task: str,
+        snapshot_id: str,
+        *,
+        expected_champion: str | None,
+        now_ms: int,
+        journal: str,
+    ) -> None:
+        args = (task, snapshot_id, expected_champion or "", now_ms, journal, self._kept_promotions)
+        self._run("promote", f"promoting {snapshot_id}", self._serving_keys(task), args)
+
+    def rollback(
+        self,
+        task: str,
+        snapshot_id: str,
+        *,
+        expected_champion: str | None,
+        now_ms: int,
+        journal: str,
+    ) -> None:
+        keys = [*self._serving_keys(task), self._owner(task).of_task(task, "forks")]
+        args = (task, snapshot_id, expected_champion or "", now_ms, journal, self._kept_promotions)
+        self._run("rollback", f"rolling task {task} back to {snapshot_id}", keys, args)
+
+    def _serving_keys(self, task: str) -> list[str]:
+        keys = self._owner(task)
+        before = ("state", "checkpoints", "kept", "journal", "payloads")
+        names = (*before, "promotions", "held", "promoted")
+        return [keys.champions, *(keys.of_task(task, name) for name in names)]
+
+    def pin(self, task: str, pinned: bool, *, now_ms: int, journal: str) -> None:
+        keys = self._owner(task)
+        script_keys = [keys.of_task(task, "state"), keys.of_task(task, "journal")]
+        self._run("pin", f"pinning task {task}", script_keys, (int(pinned), now_ms, journal))
+
+    def is_learnt(self, task: str, step: int) -> bool:
+        keys = self._owner(task)
+        with store_errors(f"reading the history of task {task}"):
+            pipe = self._client.pipeline(transaction=True)
+            pipe.hget(keys.champions, task)
+            pipe.hgetall(keys.of_task(task, "kept"))
+            pipe.lrange(keys.of_task(task, "forks"), 0, -1)
+            champion, kept, forks = pipe.execute()
+        if champion is None:
+            return False
+        pairs = [fork.split(b":") for fork in forks]
+        return descends_from(int(kept[champion]), step, [(int(a), int(b)) for a, b in pairs])
+
+
+def _record(text: bytes, promoted_ms: bytes | None) -> SnapshotRecord:
+    record = SnapshotRecord.model_validate_json(text)
+    return record.model_copy(update={"promoted_ms": int(promoted_ms) if promoted_ms else None})
