@@ -1,0 +1,1 @@
+"""Real sequence-to-sequence pairs, read at run time from installed data packages."""
