@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import getpass
-import threading
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self, overload
 
-from kafka import KafkaProducer
-
 from edgeseq_core.client.compose import compose
-from edgeseq_core.client.connection import broker_errors, open_producer
 from edgeseq_core.client.exchange import Exchange, Question, answered, headers
 from edgeseq_core.client.ids import new_id, now_ms
-from edgeseq_core.client.pairs import LINGER_MS, AnyExample, Lesson, Progress, TeachReport
+from edgeseq_core.client.pairs import AnyExample, Lesson, Progress, TeachReport
 from edgeseq_core.client.prediction import (
     DEFAULT_TIMEOUT_S,
     MAX_IN_FLIGHT,
@@ -25,7 +21,6 @@ from edgeseq_core.client.prediction import (
     conclude,
 )
 from edgeseq_core.errors import ConfigError, MessageError
-from edgeseq_core.keys import Topics
 from edgeseq_core.messages import (
     Action,
     Control,
@@ -39,7 +34,6 @@ from edgeseq_core.messages import (
 )
 from edgeseq_core.settings import KafkaSettings
 
-FLUSH_S = 10.0
 DEFAULT_PRODUCER = "edgeseq-client"
 
 
@@ -64,10 +58,8 @@ class Client:
             raise ConfigError("give a Client either an address or settings, not both")
         self.kafka = settings or KafkaSettings(**({"bootstrap": bootstrap} if bootstrap else {}))
         self.producer = producer
-        self.topics = Topics(self.kafka.topic_prefix)
         self.exchange = Exchange(self.kafka)
-        self._lock = threading.Lock()
-        self._pairs_producer: KafkaProducer | None = None
+        self.topics = self.exchange.topics
 
     def __enter__(self) -> Self:
         return self
@@ -82,10 +74,6 @@ class Client:
 
     def close(self) -> None:
         """Flush what was sent and close all connections."""
-        with self._lock:
-            if self._pairs_producer is not None:
-                self._pairs_producer.close(timeout=FLUSH_S)
-                self._pairs_producer = None
         self.exchange.close()
 
     # --- ask --------------------------------------------------------------------------------
@@ -183,16 +171,15 @@ class Client:
         A pair is (source, target) or (source, target, pair id); ids are made where none is given.
         ``on_progress`` hears the number of acknowledged pairs, at most ten times a second.
         """
-        with broker_errors(self.kafka):
-            lesson = Lesson(
-                self._teaching(),
-                topic=self.topics.pairs,
-                task=task,
-                producer=producer or self.producer,
-                on_progress=on_progress,
-                traceparent=traceparent,
-            )
-            return lesson.teach(pairs)
+        lesson = Lesson(
+            self.exchange.pairs_producer,
+            topic=self.topics.pairs,
+            task=task,
+            producer=producer or self.producer,
+            on_progress=on_progress,
+            traceparent=traceparent,
+        )
+        return lesson.teach(pairs)
 
     def correct(
         self,
@@ -294,12 +281,6 @@ class Client:
     def _ask(self, question: Question, *, timeout_s: float) -> Any:
         (answer,) = self.exchange.ask([question], timeout_s=timeout_s)
         return answered(answer)
-
-    def _teaching(self) -> KafkaProducer:
-        with self._lock:
-            if self._pairs_producer is None:
-                self._pairs_producer = open_producer(self.kafka, linger_ms=LINGER_MS)
-            return self._pairs_producer
 
 
 def operator_name() -> str:

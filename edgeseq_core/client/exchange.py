@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import stamina
 from kafka import KafkaProducer
 
-from edgeseq_core.client.connection import broker_errors, open_producer, unavailable
+from edgeseq_core.client.connection import open_producer, require_topics, unacknowledged
 from edgeseq_core.client.replies import Answer, ReplyReader
 from edgeseq_core.errors import EdgeSeqError, NoReplyError
 from edgeseq_core.keys import (
@@ -20,11 +20,14 @@ from edgeseq_core.keys import (
     HEADER_REPLY_PARTITION,
     HEADER_REPLY_TOPIC,
     HEADER_TRACE,
+    Topics,
 )
 from edgeseq_core.settings import KafkaSettings
+from edgeseq_core.streams.connect import broker_errors
 
 ATTEMPTS = 3  # the first and two repeats, spread over the time-out
 FLUSH_S = 10.0
+PAIRS_LINGER_MS = 5  # fills batches; a pair waits longer than this for the learner anyway
 
 Headers: TypeAlias = list[tuple[str, bytes]]
 
@@ -72,12 +75,15 @@ def attempts() -> Any:
 
 
 class Exchange:
-    """One producer without linger and one reply reader, opened when first needed; thread-safe."""
+    """Producers and the reply reader, each opened when first needed; safe for many threads."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self.kafka = kafka
+        self.topics = Topics(kafka.topic_prefix)
         self._lock = threading.Lock()
+        self._topics_found = False
         self._producer: KafkaProducer | None = None
+        self._pairs_producer: KafkaProducer | None = None
         self._reader: ReplyReader | None = None
 
     @property
@@ -85,8 +91,16 @@ class Exchange:
         """The producer; raises BrokerUnavailableError."""
         with self._lock:
             if self._producer is None:
-                self._producer = open_producer(self.kafka, linger_ms=0)
+                self._producer = self._open(linger_ms=0)
             return self._producer
+
+    @property
+    def pairs_producer(self) -> KafkaProducer:
+        """The producer of pairs, which fills batches; raises BrokerUnavailableError."""
+        with self._lock:
+            if self._pairs_producer is None:
+                self._pairs_producer = self._open(linger_ms=PAIRS_LINGER_MS)
+            return self._pairs_producer
 
     @property
     def reader(self) -> ReplyReader:
@@ -117,7 +131,7 @@ class Exchange:
 
     def post(self, pending: Iterable[Pending]) -> None:
         """Send what has no answer, unless the producer itself still tries to deliver it."""
-        with broker_errors(self.kafka):
+        with broker_errors(self.kafka, "sending"):
             for one in pending:
                 if not one.answer.done() and (one.sent is None or one.sent.is_done):
                     question = one.question
@@ -160,23 +174,32 @@ class Exchange:
                 return error
             raise error
         if not pending.acknowledged:
-            return unavailable(self.kafka, f"nothing acknowledged within {timeout_s:g} s")
+            return unacknowledged(self.kafka, timeout_s)
         return NoReplyError(
             f"no reply within {timeout_s:g} s; check with `edgeseq status` that a predictor runs"
         )
 
     def deliver(self, topic: str, key: bytes | None, value: bytes, record_headers: Headers) -> None:
         """Send one record that has no answer and wait until the broker has it."""
-        with broker_errors(self.kafka):
+        with broker_errors(self.kafka, f"sending to {topic}"):
             self.producer.send(topic, key=key, value=value, headers=record_headers).get(FLUSH_S)
 
     def close(self) -> None:
         """Flush what was sent, then stop."""
         with self._lock:
-            if self._producer is not None:
-                self._producer.close(timeout=FLUSH_S)
+            for producer in (self._producer, self._pairs_producer):
+                if producer is not None:
+                    producer.close(timeout=FLUSH_S)
             if self._reader is not None:
                 self._reader.close()
+
+    def _open(self, *, linger_ms: int) -> KafkaProducer:
+        if not self._topics_found:
+            topics = self.topics
+            needed = (topics.pairs, topics.feedback, topics.control, topics.requests, topics.bulk)
+            require_topics(self.kafka, needed)
+            self._topics_found = True
+        return open_producer(self.kafka, linger_ms=linger_ms)
 
 
 def answered(answer: Answer | EdgeSeqError) -> Answer:

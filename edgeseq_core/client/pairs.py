@@ -12,13 +12,12 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from edgeseq_core.client.compose import compose
-from edgeseq_core.client.connection import DELIVERY_TIMEOUT_MS
 from edgeseq_core.client.exchange import headers
 from edgeseq_core.client.ids import new_id, now_ms
 from edgeseq_core.errors import BrokerUnavailableError, MessageError
 from edgeseq_core.messages import Pair, Source
+from edgeseq_core.streams.connect import DELIVERY_TIMEOUT_MS
 
-LINGER_MS = 5  # fills batches; a pair waits for the learner longer than this anyway
 MAX_IN_FLIGHT = 2_000
 PROGRESS_EVERY_S = 0.1
 

@@ -9,7 +9,6 @@ from edgeseq_core.client.exchange import Exchange, Question, headers
 from edgeseq_core.client.ids import new_id, now_ms
 from edgeseq_core.client.replies import Answer
 from edgeseq_core.errors import EdgeSeqError, MessageError, NoReplyError, RequestError
-from edgeseq_core.keys import Topics
 from edgeseq_core.messages import Hypothesis, Priority, Reply, Request, Source, Timings
 
 DEFAULT_TIMEOUT_S = 10.0
@@ -58,7 +57,7 @@ def ask_for(
     exchange: Exchange, source: Source, options: Options, *, request_id: str | None
 ) -> Asked:
     """The question for one source; bulk requests have a topic of their own."""
-    topics = Topics(exchange.kafka.topic_prefix)
+    topics = exchange.topics
     named = request_id or new_id()
     try:
         _, value = compose(

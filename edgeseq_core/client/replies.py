@@ -10,22 +10,25 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
 from kafka import TopicPartition
-from kafka.errors import KafkaError, RetriableError
+from kafka.errors import RetriableError
 
-from edgeseq_core.client.connection import MAX_BLOCK_MS, broker_errors, open_consumer, unavailable
+from edgeseq_core.client.connection import open_consumer, unacknowledged
 from edgeseq_core.errors import BrokerError, EdgeSeqError, InputError, MessageError
 from edgeseq_core.keys import HEADER_ID, Topics
 from edgeseq_core.messages import ControlResult, PairStatus, Reply, decode
 from edgeseq_core.settings import KafkaSettings
+from edgeseq_core.streams.connect import MAX_BLOCK_MS, broker_errors
 
 POLL_MS = 100
 IDLE_POLL_S = 1.0
 RETRY_PAUSE_S = 0.1
+OVERDUE_S = 1.0
 
 Answer: TypeAlias = Reply | PairStatus | ControlResult
 _log = logging.getLogger(__name__)
@@ -45,10 +48,12 @@ class ReplyReader:
         self._failure: EdgeSeqError | None = None
         self._consumer = open_consumer(kafka)
         try:
-            self.partition = self._assign()
+            self._assigned = self._assign()
         except BaseException:
             self._consumer.close()
             raise
+        self.partition = int(self._assigned.partition)
+        self._read_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="edgeseq-replies", daemon=True)
         self._thread.start()
 
@@ -76,8 +81,8 @@ class ReplyReader:
         self._wanted.set()
         self._thread.join()
 
-    def _assign(self) -> int:
-        with broker_errors(self._kafka):
+    def _assign(self) -> TopicPartition:
+        with broker_errors(self._kafka, f"reading {self.topic}"):
             partitions = self._consumer.partitions_for_topic(self.topic)
             if not partitions:
                 raise BrokerError(
@@ -88,8 +93,8 @@ class ReplyReader:
             self._consumer.assign([chosen])
             self._consumer.seek_to_end(chosen)
             if self._consumer.position(chosen, timeout_ms=MAX_BLOCK_MS) is None:
-                raise unavailable(self._kafka, f"the end of {self.topic} was not told in time")
-        return int(chosen.partition)
+                raise unacknowledged(self._kafka, MAX_BLOCK_MS / 1000)
+        return chosen
 
     def _run(self) -> None:
         failure: EdgeSeqError = BrokerError("the client was closed before the answer came")
@@ -98,6 +103,7 @@ class ReplyReader:
                 self._wait_for_need()
                 try:
                     polled = self._consumer.poll(timeout_ms=POLL_MS if self._waiting else 0)
+                    self._notice_new_log(read=bool(polled))
                 except RetriableError as error:
                     _log.warning("reading replies failed, trying again: %s", type(error).__name__)
                     self._closing.wait(RETRY_PAUSE_S)
@@ -105,8 +111,6 @@ class ReplyReader:
                 for records in polled.values():
                     for record in records:
                         self._deliver(record)
-        except KafkaError as error:
-            failure = unavailable(self._kafka, type(error).__name__)
         except Exception as error:
             failure = BrokerError(
                 f"the reply reader stopped ({type(error).__name__}); open a new client"
@@ -123,6 +127,21 @@ class ReplyReader:
                 not self._waiting and not self._closing.is_set()
             ):  # again: `expect` may have come in between
                 self._wanted.wait(IDLE_POLL_S)
+
+    def _notice_new_log(self, *, read: bool) -> None:
+        """Begin again when the log ends before our position: the embedded broker, restarted.
+
+        It answers such a fetch with nothing instead of an error.  Asked when an answer is overdue.
+        """
+        now = time.monotonic()
+        if read or not self._waiting:
+            self._read_at = now
+        elif now - self._read_at >= OVERDUE_S:
+            self._read_at = now
+            end = self._consumer.end_offsets([self._assigned])[self._assigned]
+            if end < self._consumer.position(self._assigned, timeout_ms=MAX_BLOCK_MS):
+                _log.warning("the log of %s is a new one, reading it from its start", self.topic)
+                self._consumer.seek_to_beginning(self._assigned)
 
     def _deliver(self, record: Any) -> None:
         """Give a record to its waiter; another client's, a duplicate, a late one are dropped."""

@@ -41,14 +41,16 @@ def create_topics(bootstrap: str, prefix: str) -> Topics:
     topics = Topics(prefix)
     named = [topics.pairs, topics.feedback, topics.control, topics.requests, topics.bulk]
     with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
-        admin.create_topics(
-            [NewTopic(name, PARTITIONS, 1) for name in named] + [NewTopic(topics.replies, 4, 1)]
-        )
+        present = set(admin.list_topics())
+        wanted = [NewTopic(name, PARTITIONS, 1) for name in named] + [
+            NewTopic(topics.replies, 4, 1)
+        ]
+        admin.create_topics([topic for topic in wanted if topic.name not in present])
     return topics
 
 
 def reversed_source(message: Message) -> list[Message]:
-    """A right answer to each kind of question: a request's source reversed, everything else fine."""
+    """A right answer to each kind of question; a request's is its source reversed."""
     if isinstance(message, Request):
         return [reply_to(message)]
     if isinstance(message, StatusQuery):
@@ -64,6 +66,11 @@ def reversed_source(message: Message) -> list[Message]:
                 champion=message.snapshot_id or "dates-1-abc",
             )
         ]
+    return []
+
+
+def silent(message: Message) -> list[Message]:
+    """No answer."""
     return []
 
 

@@ -11,7 +11,7 @@ from edgeseq_core.client import AsyncClient
 from edgeseq_core.errors import NoReplyError
 from edgeseq_core.messages import Control, Message, Pair, Request
 from tests.client.conftest import settings_of
-from tests.client.responder import Responder, reply_to
+from tests.client.responder import Responder, reply_to, silent
 
 
 def test_every_call_is_awaited(responder: Responder) -> None:
@@ -68,7 +68,7 @@ def test_the_loop_turns_while_requests_wait(responder: Responder) -> None:
 
 
 def test_cancelling_the_awaiting_task_cancels_the_request(responder: Responder) -> None:
-    responder.answer = lambda message: []
+    responder.answer = silent
 
     async def use() -> None:
         async with AsyncClient(settings=settings_of(responder)) as client:
@@ -85,7 +85,7 @@ def test_cancelling_the_awaiting_task_cancels_the_request(responder: Responder) 
 
 
 def test_silence_is_an_error(responder: Responder) -> None:
-    responder.answer = lambda message: []
+    responder.answer = silent
 
     async def use() -> None:
         async with AsyncClient(settings=settings_of(responder)) as client:

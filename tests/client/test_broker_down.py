@@ -7,22 +7,22 @@ import threading
 import pytest
 
 from edgeseq_core.client import Client
-from edgeseq_core.client import connection
 from edgeseq_core.errors import BrokerError, BrokerUnavailableError, ConfigError
 from edgeseq_core.messages import Request
 from edgeseq_core.settings import KafkaSettings
+from edgeseq_core.streams import connect
 from edgeseq_services.embedded.broker import EmbeddedBroker
 from edgeseq_services.embedded.ports import free_port
 from tests.brokers import Broker
-from tests.client.responder import Responder, create_topics
+from tests.client.responder import Responder, create_topics, silent
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "BOOTSTRAP_TIMEOUT_MS", 1_000)
-    monkeypatch.setattr(connection, "MAX_BLOCK_MS", 1_000)
-    monkeypatch.setattr(connection, "REQUEST_TIMEOUT_MS", 500)
-    monkeypatch.setattr(connection, "DELIVERY_TIMEOUT_MS", 1_500)
+    monkeypatch.setattr(connect, "BOOTSTRAP_TIMEOUT_MS", 1_000)
+    monkeypatch.setattr(connect, "MAX_BLOCK_MS", 1_000)
+    monkeypatch.setattr(connect, "REQUEST_TIMEOUT_MS", 500)
+    monkeypatch.setattr(connect, "DELIVERY_TIMEOUT_MS", 1_500)
 
 
 def test_no_broker_is_said_with_the_address_and_the_remedy() -> None:
@@ -45,9 +45,9 @@ def test_an_address_that_is_none() -> None:
 def test_missing_topics_are_named(embedded_broker: Broker, topic_prefix: str) -> None:
     settings = KafkaSettings(bootstrap=embedded_broker.bootstrap, topic_prefix=topic_prefix)
     with Client(settings=settings) as client:
-        with pytest.raises(BrokerError, match=rf"{topic_prefix}\.replies"):
+        with pytest.raises(BrokerError, match=rf"no topic {topic_prefix}\."):
             client.predict("dates", "abc")
-        with pytest.raises(BrokerError, match=rf"{topic_prefix}"):
+        with pytest.raises(BrokerError, match=rf"no topic {topic_prefix}\."):
             client.teach("dates", [("a", "b")])
 
 
@@ -89,7 +89,7 @@ def test_a_client_works_on_after_the_broker_came_back_empty(
 
 
 def test_closing_frees_those_who_still_wait(responder: Responder, client: Client) -> None:
-    responder.answer = lambda message: []
+    responder.answer = silent
     caught: list[BaseException] = []
 
     def ask() -> None:

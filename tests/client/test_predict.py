@@ -11,7 +11,7 @@ from edgeseq_core.errors import InputError, NoReplyError, RequestError
 from edgeseq_core.keys import HEADER_ID, HEADER_TRACE
 from edgeseq_core.messages import Control, Message, Reply, ReplyError, Request, Series
 from tests.client.conftest import settings_of
-from tests.client.responder import TIMINGS, Responder, reply_to
+from tests.client.responder import TIMINGS, Responder, reply_to, silent
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -82,7 +82,7 @@ def test_a_lost_reply_is_asked_for_again_with_the_identical_record(
 def test_silence_is_a_typed_error_after_a_bounded_number_of_repeats(
     client: Client, responder: Responder
 ) -> None:
-    responder.answer = lambda message: []
+    responder.answer = silent
     with pytest.raises(NoReplyError, match=r"no reply within 0.9 s"):
         client.predict("dates", "abc", timeout_s=0.9)
     assert len(responder.wait_for(3, Request)) == 3
@@ -93,7 +93,7 @@ def test_silence_is_a_typed_error_after_a_bounded_number_of_repeats(
 def test_a_late_reply_is_dropped_and_not_given_to_the_next_request(
     client: Client, responder: Responder
 ) -> None:
-    answer, responder.answer = responder.answer, lambda message: []
+    answer, responder.answer = responder.answer, silent
     with pytest.raises(NoReplyError):
         client.predict("dates", "early", timeout_s=0.3)
     (late, *_) = responder.wait_for(1, Request)
