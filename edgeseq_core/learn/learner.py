@@ -10,13 +10,15 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load, save
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
 from torch import Tensor
 
 from edgeseq_core.errors import StateVersionError
@@ -27,12 +29,12 @@ from edgeseq_core.learn.optimizer import CalibrationOptimizer
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
+from edgeseq_core.model.source_encoder import SourceEncoder
 from edgeseq_core.model.torch_engine import teacher_forced
 from edgeseq_core.serving.engine import Score
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
 
 CHECKPOINT_FORMAT = "edgeseq-checkpoint-1"
-AVERAGE = "average."
 FADE = 0.99  # of the fading prequential score, a pair
 
 
@@ -68,8 +70,10 @@ class StepReport:
 class TaskLearner:
     """One task's calibration with its optimizer, averages, drift monitor and progress."""
 
-    def __init__(self, base: Base, task: str, config: LearningConfig) -> None:
-        self.base, self.task, self.config = base, task, config
+    def __init__(
+        self, base: Base, task: str, config: LearningConfig, encoder: SourceEncoder
+    ) -> None:
+        self.base, self.task, self.config, self.encoder = base, task, config, encoder
         self.progress = Progress()
         self.calibration = Calibration(
             base.model, base.vocabulary, self._shape(), seed=_seed(config.seed, task)
@@ -101,9 +105,10 @@ class TaskLearner:
         self.calibration.admit(e.target for e, on in zip(batch, [*learn, *[True] * len(replay)], strict=True) if on)
         self._grow_average()
         self.optimizer.leaves(self.calibration.tensors)
-        source = pad([[*self.base.vocabulary.encode(e.source), EOS] for e in batch])
         target = pad([[BOS, *self.calibration.table.encode(e.target), EOS] for e in batch])
-        logits = self.base.model(source, target[:, :-1], MergedWeights(self.calibration))
+        weights = MergedWeights(self.calibration)
+        memory = self.encoder.encode([e.source for e in batch], weights)
+        logits = weights.logits(self.base.model.decode(target[:, :-1], memory, weights))
         with torch.no_grad():
             scores = teacher_forced(logits[: len(fresh)], target[: len(fresh), 1:]) if fresh else []
         drift = self._score(fresh, scores)
@@ -190,11 +195,16 @@ class TaskLearner:
     # --- checkpoint --------------------------------------------------------------------------------
 
     def to_checkpoint(self) -> bytes:
-        """Everything needed to go on bit for bit: tensors, moments, averages, progress, drift."""
+        """Everything needed to go on bit for bit: tensors, averages, moments, progress, drift.
+
+        Each kind is one flat vector, in the calibration's order: fifty tensors cost fifty times as much.
+        """
         c = self.calibration
-        tensors = {name: t.detach().contiguous() for name, t in c.tensors.items()}
-        tensors |= {AVERAGE + name: t.contiguous() for name, t in self.average.items()}
-        tensors |= {name: t.contiguous() for name, t in self.optimizer.state().items()}
+        kinds = {"own": c.tensors, "average": self.average, **self.optimizer.state()}
+        flat = {
+            kind: torch.cat([t.detach().flatten() for t in tensors.values()]).numpy()
+            for kind, tensors in kinds.items()
+        }
         header = {
             "format": CHECKPOINT_FORMAT,
             "base": self.base.digest,
@@ -205,11 +215,11 @@ class TaskLearner:
             "drift_losses": self.drift.losses,
             "progress": asdict(self.progress),
         }
-        return save(tensors, metadata={"header": json.dumps(header, sort_keys=True)})
+        return save(flat, metadata={"header": json.dumps(header, sort_keys=True)})
 
     @classmethod
     def from_checkpoint(
-        cls, data: bytes, base: Base, task: str, config: LearningConfig
+        cls, data: bytes, base: Base, task: str, config: LearningConfig, encoder: SourceEncoder
     ) -> TaskLearner:
         """Resume; raises StateVersionError when the checkpoint is of another base or format."""
         length = int.from_bytes(data[:8], "little")
@@ -219,23 +229,27 @@ class TaskLearner:
                 f"the checkpoint of task {task} belongs to base {header['base'][:12]}, this one is "
                 f"{base.digest[:12]}: start with the base it was learnt on"
             )
-        learner = cls(base, task, config)
-        tensors = load(data)
-        own = {n: t for n, t in tensors.items() if not n.startswith((AVERAGE, "first.", "second."))}
-        moments = {n: t for n, t in tensors.items() if n.startswith(("first.", "second."))}
+        learner = cls(base, task, config, encoder)
         learner.calibration = Calibration(
             base.model,
             base.vocabulary,
             CalibrationConfig(**header["shape"]),
-            tensors=own,
             symbols=header["symbols"],
             rows=header["rows"],
         )
-        learner.average = {n[len(AVERAGE) :]: t for n, t in tensors.items() if n.startswith(AVERAGE)}
-        learner.optimizer.load(moments, header["optimizer_steps"])
+        shapes = {name: t.shape for name, t in learner.calibration.tensors.items()}
+        kinds = {kind: _unflatten(vector, shapes) for kind, vector in load(data).items()}
+        learner.calibration.tensors = kinds.pop("own")
+        learner.average = kinds.pop("average")
+        learner.optimizer.load(kinds, header["optimizer_steps"])
         learner.drift = DriftMonitor(delta=config.drift_delta, losses=header["drift_losses"])
         learner.progress = Progress(**header["progress"])
         return learner
+
+
+def _unflatten(vector: NDArray[np.float32], shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    pieces = torch.split(torch.from_numpy(vector), [shape.numel() for shape in shapes.values()])
+    return {n: p.reshape(s).clone() for (n, s), p in zip(shapes.items(), pieces, strict=True)}
 
 
 def _seed(seed: int, task: str) -> int:

@@ -20,6 +20,7 @@ from edgeseq_core.learn.config import LearningConfig
 from edgeseq_core.learn.example import Example, read_example
 from edgeseq_core.learn.learner import StepReport, TaskLearner
 from edgeseq_core.model.base import Base
+from edgeseq_core.model.source_encoder import CachingEncoder
 from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.replay.buffer import Move, ReplayBuffer, StepCommit, StoredPair
 from edgeseq_core.serving.engine import PairRow, Score
@@ -78,7 +79,7 @@ class _Task:
     probe: list[Example] = field(default_factory=list)
     arrivals: list[int] = field(default_factory=list)  # of pairs no champion has learnt yet
     offered_at: float = 0.0  # monotonic seconds
-    unoffered: bool = False
+    checkpoint_digest: str = ""
     scores: dict[str, Score] = field(default_factory=dict)  # the champion's, by pair key
 
 
@@ -100,7 +101,8 @@ class LearnerLoop:
         self._buffer, self._registry, self._base, self._config = buffer, registry, base, config
         self._partitions, self._count, self._clock = list(partitions), partition_count, clock
         self._observer = observer
-        self._engine = TorchEngine(base)
+        self._encoder = CachingEncoder(base, calibrated_layers=config.encoder_layers)
+        self._engine = TorchEngine(base, self._encoder)
         self._gate = Gate(loss_slack=config.gate_loss_slack, exact_slack=config.gate_exact_slack)
         self._epochs = {p: buffer.acquire("learner", p) for p in self._partitions}
         self._open: dict[str, _Task] = {}
@@ -252,6 +254,7 @@ class LearnerLoop:
             "held_out": [e.key for e, out in zip(fresh, held, strict=True) if out],
             "released": [e.key for e in released],
         }
+        checkpoint = task.learner.to_checkpoint()
         self._buffer.commit(
             StepCommit(
                 task=name,
@@ -259,13 +262,13 @@ class LearnerLoop:
                 branch=task.branch,
                 expected_step=task.step,
                 step=step,
-                checkpoint=task.learner.to_checkpoint(),
+                checkpoint=checkpoint,
                 journal=json.dumps(line, separators=(",", ":")),
                 moves=moves,
             )
         )
         task.step = task.last_step = step
-        task.unoffered = True
+        task.checkpoint_digest = hashlib.sha256(checkpoint).hexdigest()
 
     def _offer(self, name: str, task: _Task, learned: Sequence[Example]) -> GateEvent:
         """Quantize, score against the champion, and put candidate and verdict into the registry."""
@@ -281,7 +284,7 @@ class LearnerLoop:
             positions=dict(learner.progress.positions),
             payload_digest=payload_digest(payload),
             payload_bytes=len(payload),
-            checkpoint_digest=hashlib.sha256(learner.to_checkpoint()).hexdigest(),
+            checkpoint_digest=task.checkpoint_digest,
             config=self._config.model_dump(mode="json"),
         )
         record = SnapshotRecord(
@@ -305,7 +308,7 @@ class LearnerLoop:
                 journal=json.dumps(line, separators=(",", ":")),
             )
         )
-        task.offered_at, task.unoffered = self._clock.monotonic(), False
+        task.offered_at = self._clock.monotonic()
         if serves:
             task.champion, task.arrivals, task.scores = manifest.snapshot_id, [], {}
             self._engine.swap(CHAMPION + name, manifest.snapshot_id, payload)
@@ -343,9 +346,11 @@ class LearnerLoop:
             self._engine.swap(IDENTITY, IDENTITY, self.identity_payload())
         state, status = self._buffer.state(name), self._registry.status(name)
         if state.checkpoint is None:
-            learner = TaskLearner(self._base, name, self._config)
+            learner = TaskLearner(self._base, name, self._config, self._encoder)
         else:
-            learner = TaskLearner.from_checkpoint(state.checkpoint, self._base, name, self._config)
+            learner = TaskLearner.from_checkpoint(
+                state.checkpoint, self._base, name, self._config, self._encoder
+            )
         if status.champion:
             manifest = self._registry.record(name, status.champion).manifest
             payload = self._registry.payload(manifest)
@@ -360,7 +365,7 @@ class LearnerLoop:
 
     def identity_payload(self) -> bytes:
         """What serves at pair 0: a calibration that changes nothing."""
-        return TaskLearner(self._base, IDENTITY, self._config).payload()
+        return TaskLearner(self._base, IDENTITY, self._config, self._encoder).payload()
 
     def _example(self, pair: StoredPair) -> Example:
         return read_example(pair, self._base.vocabulary, self._base.header.record_digest)

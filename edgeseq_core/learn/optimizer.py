@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FIRST, SECOND = "first.", "second."  # moments, by tensor name, in a checkpoint
+Moments = dict[str, dict[str, Tensor]]  # "first" and "second", by tensor name
 
 
 class CalibrationOptimizer:
@@ -16,7 +14,7 @@ class CalibrationOptimizer:
 
     def __init__(self, *, learning_rate: float, weight_decay: float) -> None:
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self._moments: dict[str, Tensor] = {}
+        self._moments: Moments = {}
         self._count = 0
         self._adam: torch.optim.AdamW | None = None
         self._leaves: dict[str, Tensor] = {}
@@ -36,12 +34,12 @@ class CalibrationOptimizer:
             weight_decay=self.weight_decay,
             foreach=True,
         )
-        for name, leaf in tensors.items():
-            if self._count and FIRST + name in self._moments:
+        if self._moments:
+            for name, leaf in tensors.items():
                 self._adam.state[leaf] = {
                     "step": torch.tensor(float(self._count)),
-                    "exp_avg": _grown(self._moments[FIRST + name], leaf),
-                    "exp_avg_sq": _grown(self._moments[SECOND + name], leaf),
+                    "exp_avg": _grown(self._moments["first"][name], leaf),
+                    "exp_avg_sq": _grown(self._moments["second"][name], leaf),
                 }
 
     def step(self, rate: float) -> None:
@@ -57,20 +55,19 @@ class CalibrationOptimizer:
         assert self._adam is not None
         self._adam.zero_grad(set_to_none=True)
 
-    def state(self) -> dict[str, Tensor]:
-        """First and second moments by tensor name."""
-        if self._adam is None:
+    def state(self) -> Moments:
+        """First and second moments by tensor name; empty before the first step."""
+        if self._adam is None or not self._adam.state:
             return self._moments
-        out: dict[str, Tensor] = {}
-        for name, leaf in self._leaves.items():
-            of_leaf = self._adam.state.get(leaf)
-            if of_leaf:
-                out[FIRST + name], out[SECOND + name] = of_leaf["exp_avg"], of_leaf["exp_avg_sq"]
-        return out
+        states = {name: self._adam.state[leaf] for name, leaf in self._leaves.items()}
+        return {
+            "first": {name: state["exp_avg"] for name, state in states.items()},
+            "second": {name: state["exp_avg_sq"] for name, state in states.items()},
+        }
 
-    def load(self, moments: Mapping[str, Tensor], count: int) -> None:
+    def load(self, moments: Moments, count: int) -> None:
         """Resume from a checkpoint's moments and step count."""
-        self._moments, self._count, self._adam, self._leaves = dict(moments), count, None, {}
+        self._moments, self._count, self._adam, self._leaves = moments, count, None, {}
 
     @property
     def count(self) -> int:

@@ -131,14 +131,22 @@ class EdgeFormer(nn.Module):
         self.cosine: Tensor
         self.sine: Tensor
 
-    # --- the three steps -------------------------------------------------------------------------
+    # --- a pair's way -------------------------------------------------------------------------
 
     def encode(self, source: Tensor, weights: Weights) -> Memory:
         """Read sources ``[B, S]`` (padded with PAD) once; the result serves every decoding step."""
-        real = source != PAD
+        real, layers = source != PAD, range(self.config.encoder_layers)
+        x = self.run_encoder(self.embed_source(source), real, weights, layers)
+        return self.memorize(x, real, weights)
+
+    def embed_source(self, source: Tensor) -> Tensor:
+        """What the first encoder layer reads, ``[B, S] -> [B, S, D]``."""
+        return F.embedding(source, self.embedding) * math.sqrt(self.config.d_model)
+
+    def run_encoder(self, x: Tensor, real: Tensor, weights: Weights, layers: range) -> Tensor:
+        """Some encoder layers, ``[B, S, D] -> [B, S, D]``; ``real [B, S]`` marks tokens that are no padding."""
         mask = real[:, None, None, :]
-        x = F.embedding(source, self.embedding) * math.sqrt(self.config.d_model)
-        for layer in range(self.config.encoder_layers):
+        for layer in layers:
             name = f"encoder.{layer}"
             normed = self._norm(x, f"{name}.self")
             q, k, v = (self._heads(weights.project(normed, f"{name}.self", p)) for p in "qkv")
@@ -146,8 +154,12 @@ class EdgeFormer(nn.Module):
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
             x = x + weights.project(_merge(attended), f"{name}.self", "o")
             x = x + self._ffn(self._norm(x, f"{name}.ffn"), f"{name}.ffn", weights)
+        return x
+
+    def memorize(self, x: Tensor, real: Tensor, weights: Weights) -> Memory:
+        """Cross keys and values of the last encoder layer's output ``[B, S, D]`` and of the task tokens."""
         x = self._norm(x, "encoder.out")
-        tokens, _ = weights.task(source.shape[0])
+        tokens, _ = weights.task(x.shape[0])
         keys, values = [], []
         for layer in range(self.config.decoder_layers):
             site = f"decoder.{layer}.cross"

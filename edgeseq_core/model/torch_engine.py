@@ -11,7 +11,9 @@ from torch import Tensor
 
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
-from edgeseq_core.model.calibration import Calibration, GatheredWeights
+from edgeseq_core.model.calibration import Calibration, GatheredWeights, MergedWeights
+from edgeseq_core.model.edgeformer import Weights
+from edgeseq_core.model.source_encoder import BatchEncoder, SourceEncoder
 from edgeseq_core.serving.engine import Generation, Limits, PairRow, Score, SourceRow, Stop
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
 
@@ -22,13 +24,15 @@ class _Served:
 
     snapshot_id: str
     calibration: Calibration
+    folded: MergedWeights  # for batches of this task alone
 
 
 class TorchEngine:
     """Serves any mix of tasks in one batch; a swap replaces one dictionary entry."""
 
-    def __init__(self, base: Base) -> None:
+    def __init__(self, base: Base, encoder: SourceEncoder | None = None) -> None:
         self._base = base
+        self._encoder = encoder or BatchEncoder(base)
         self._bank: dict[str, _Served] = {}
 
     @property
@@ -45,7 +49,7 @@ class TorchEngine:
     def swap(self, task: str, snapshot_id: str, payload: bytes) -> None:
         base = self._base
         calibration = Calibration.from_payload(payload, base.model, base.vocabulary, base.digest)
-        self._bank[task] = _Served(snapshot_id, calibration)
+        self._bank[task] = _Served(snapshot_id, calibration, MergedWeights(calibration))
 
     def drop(self, task: str) -> None:
         self._bank.pop(task, None)
@@ -60,7 +64,7 @@ class TorchEngine:
         weights = self._weights(served)
         model = self._base.model
         steps = min(limits.max_tokens, self._base.config.max_tokens)
-        memory = model.encode(self._sources([row.source for row in rows]), weights)
+        memory = self._encoder.encode([row.source for row in rows], weights)
         cache = model.new_cache(len(rows), steps)
         token = torch.full((len(rows), 1), BOS)
         stops: list[Stop | None] = [None] * len(rows)
@@ -106,18 +110,19 @@ class TorchEngine:
                 for one, row in zip(served, rows, strict=True)
             ]
         )
-        source = self._sources([row.source for row in rows])
-        scores = self._base.model(source, target[:, :-1], weights)
-        return teacher_forced(scores, target[:, 1:])
+        memory = self._encoder.encode([row.source for row in rows], weights)
+        hidden = self._base.model.decode(target[:, :-1], memory, weights)
+        return teacher_forced(weights.logits(hidden), target[:, 1:])
 
-    def _weights(self, served: Sequence[_Served]) -> GatheredWeights:
-        distinct = list(dict.fromkeys(id(one) for one in served))
-        by_id = {id(one): one.calibration for one in served}
-        index = torch.tensor([distinct.index(id(one)) for one in served])
-        return GatheredWeights(self._base.model, [by_id[one] for one in distinct], index)
-
-    def _sources(self, sources: Sequence[str]) -> Tensor:
-        return pad([[*self._base.vocabulary.encode(source), EOS] for source in sources])
+    def _weights(self, served: Sequence[_Served]) -> Weights:
+        """One task's folded matrices, or the rows of several tasks gathered."""
+        distinct = {id(one): one for one in served}
+        if len(distinct) == 1:
+            return served[0].folded
+        order = list(distinct)
+        index = torch.tensor([order.index(id(one)) for one in served])
+        calibrations = [one.calibration for one in distinct.values()]
+        return GatheredWeights(self._base.model, calibrations, index)
 
 
 def teacher_forced(scores: Tensor, wanted: Tensor) -> list[Score]:

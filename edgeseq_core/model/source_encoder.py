@@ -1,0 +1,80 @@
+"""From source texts to the decoder's memory: in one batch, or with the frozen layers cached.
+
+The layers below a calibration are frozen and task-agnostic, so their output for a source never
+changes.  The learner and its gate read the same sources again and again; the predictor does not.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from edgeseq_core.model.base import Base
+from edgeseq_core.model.batch import pad
+from edgeseq_core.model.edgeformer import BaseWeights, Memory, Weights
+from edgeseq_core.text.vocabulary import EOS
+
+
+class SourceEncoder(Protocol):
+    """Turns source texts into what the decoder reads."""
+
+    def encode(self, sources: Sequence[str], weights: Weights) -> Memory:
+        """The memory of a batch of sources."""
+
+
+class BatchEncoder:
+    """All layers for all rows at once."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+
+    def encode(self, sources: Sequence[str], weights: Weights) -> Memory:
+        rows = pad([[*self._base.vocabulary.encode(source), EOS] for source in sources])
+        return self._base.model.encode(rows, weights)
+
+
+class CachingEncoder:
+    """Runs the frozen layers once a source, one source at a time, and keeps their output.
+
+    One at a time, so that a row's bits depend on its source alone: learning after a restart, with an
+    empty cache, goes on bit for bit.  About ``4 * tokens * d_model`` bytes a source.
+    """
+
+    def __init__(self, base: Base, *, calibrated_layers: int, capacity: int = 8_192) -> None:
+        self._base, self._capacity = base, capacity
+        self._frozen = base.config.encoder_layers - calibrated_layers
+        model = base.model
+        self._bare = BaseWeights(model, model.task_tokens[None], model.task_vector[None, None])
+        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+
+    def encode(self, sources: Sequence[str], weights: Weights) -> Memory:
+        frozen = [self._lower(source) for source in sources]
+        longest = max(rows.shape[0] for rows in frozen)
+        x = torch.zeros(len(frozen), longest, self._base.config.d_model)
+        real = torch.zeros(len(frozen), longest, dtype=torch.bool)
+        for at, rows in enumerate(frozen):
+            x[at, : rows.shape[0]] = rows
+            real[at, : rows.shape[0]] = True
+        layers = range(self._frozen, self._base.config.encoder_layers)
+        model = self._base.model
+        return model.memorize(model.run_encoder(x, real, weights, layers), real, weights)
+
+    @torch.no_grad()
+    def _lower(self, source: str) -> Tensor:
+        """Output ``[S, D]`` of the frozen layers for one source."""
+        kept = self._kept.get(source)
+        if kept is not None:
+            self._kept.move_to_end(source)
+            return kept
+        model = self._base.model
+        ids = torch.tensor([[*self._base.vocabulary.encode(source), EOS]])
+        real = torch.ones_like(ids, dtype=torch.bool)
+        made = model.run_encoder(model.embed_source(ids), real, self._bare, range(self._frozen))[0]
+        self._kept[source] = made
+        if len(self._kept) > self._capacity:
+            self._kept.popitem(last=False)
+        return made
