@@ -8,13 +8,12 @@ FOLDER holds SIGMORPHON 2021 task 1 (``*_dev.tsv``, ``*_test.tsv``) and histnorm
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from edgeseq_core.corpus.held_out import fold
+from edgeseq_core.corpus.held_out import fold, md5
 
 HASH_FILE = Path(__file__).with_name("benchmark_sources.bin")
 HASH_BYTES = 8
@@ -27,7 +26,7 @@ def short_hash(text: str) -> bytes:
     >>> short_hash("Pão!") == short_hash("pão")
     True
     """
-    return hashlib.md5(fold(text).encode(), usedforsecurity=False).digest()[:HASH_BYTES]
+    return md5(text)[:HASH_BYTES]
 
 
 def pack(sources: Iterable[str]) -> bytes:
