@@ -1,0 +1,7 @@
+"""``python -m edgeseq_services.cli``."""
+
+import sys
+
+from .app import main
+
+sys.exit(main())

@@ -1,0 +1,86 @@
+"""The state of every task, read from the store and from the learner's metrics."""
+
+from __future__ import annotations
+
+import urllib.request
+from dataclasses import dataclass
+
+from edgeseq_core.settings import Settings
+
+from .store import Store, open_store
+
+TIMEOUT_S = 1.0
+PARTS = ("corrections", "bulk", "recent", "probe", "reservoir")
+DRIFT = "edgeseq_learner_drift_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOverview:
+    """One task: what waits, what it has learnt, who serves it, and what the gate last said."""
+
+    task: str
+    waiting_corrections: int
+    waiting_bulk: int
+    buffer_pairs: dict[str, int]  # by part
+    buffer_bytes: int
+    learnt: int
+    shed: int
+    champion: str | None
+    pinned: bool
+    verdict: str | None
+    reasons: tuple[str, ...]
+    drift: dict[str, float] | None  # statistic, flag; None when the learner tells nothing
+
+
+def overview(settings: Settings) -> list[TaskOverview]:
+    """All registered tasks, by name."""
+    drifts = _drifts(settings)
+    with open_store(settings) as store:
+        found = [
+            _task(store, task, waiting.get(task, (0, 0)), drifts.get(task))
+            for partition in range(store.partitions)
+            for waiting in (store.buffer.waiting(partition),)
+            for task in store.buffer.tasks(partition)
+        ]
+    return sorted(found, key=lambda one: one.task)
+
+
+def _task(
+    store: Store, task: str, waiting: tuple[int, int], drift: dict[str, float] | None
+) -> TaskOverview:
+    stats, status = store.buffer.stats(task), store.registry.status(task)
+    history = store.registry.history(task)
+    gate = history[-1].gate if history else None
+    return TaskOverview(
+        task=task,
+        waiting_corrections=waiting[0],
+        waiting_bulk=waiting[1],
+        buffer_pairs={part: stats.pairs.get(part, 0) for part in PARTS},  # type: ignore[call-overload]
+        buffer_bytes=sum(stats.bytes.values()),
+        learnt=stats.learnt,
+        shed=stats.shed,
+        champion=status.champion,
+        pinned=status.pinned,
+        verdict=gate.verdict if gate else None,
+        reasons=gate.reasons if gate else (),
+        drift=drift,
+    )
+
+
+def _drifts(settings: Settings) -> dict[str, dict[str, float]]:
+    """The drift detectors' state as the learner publishes it; empty when it does not answer."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    url = f"http://{settings.http.host}:{settings.learner.http_port}/metrics"
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+            text = answer.read().decode()
+    except (OSError, ValueError):
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            what = sample.name.removeprefix(DRIFT)
+            if what in ("statistic", "flag") and "task" in sample.labels:
+                found.setdefault(sample.labels["task"], {})[what] = sample.value
+    return found
