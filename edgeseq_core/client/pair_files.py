@@ -36,7 +36,8 @@ def read_pairs(
     With ``id_prefix`` a pair's id is "<prefix>:<line>", so that the same file sent again is known.
     A JSON object may carry its own ``pair_id``, and a series ({"times", "values"}) as its source.
 
-    >>> list(read_pairs([b"a\\tb\\n", b"\\n", b'{"source": "c", "target": "d"}'], on_malformed=print))
+    >>> lines = [b"a\\tb\\n", b"\\n", b'{"source": "c", "target": "d"}']
+    >>> list(read_pairs(lines, on_malformed=print))
     [Example(source='a', target='b', pair_id=None), Example(source='c', target='d', pair_id=None)]
     """
     for number, line in enumerate(lines, start=1):

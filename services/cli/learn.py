@@ -49,9 +49,9 @@ def learn(
     if out is not None:
         require_writable(out)
     with learner_extra():
-        from edgeseq_core.learn.config import LearningConfig
         from edgeseq_core.learn.offline import OfflineLearner, learn_pairs
         from edgeseq_core.model.base import Base
+        from edgeseq_core.settings import LearningSettings
     from edgeseq_core.client.pair_files import MalformedLine, read_pairs
 
     def note(line: MalformedLine) -> None:
@@ -64,7 +64,7 @@ def learn(
     if not train:
         warn(f"{file} holds no pair to learn")
         return 1
-    learner = OfflineLearner(Base.load(base), LearningConfig(seed=seed))
+    learner = OfflineLearner(Base.load(base), LearningSettings(seed=seed))
     progress = learn_pairs(learner, task, train, held_out=held_out, evaluate_every=evaluate_every)
     _print(progress, len(train), len(held_out), as_json=common.as_json)
     if out is not None:

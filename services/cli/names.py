@@ -15,6 +15,6 @@ def check_task(task: str) -> None:
         TypeAdapter(TaskName).validate_python(task)
     except ValidationError:
         raise ConfigError(
-            f"{task!r} names no task; a name has 1 to 64 of a-z, 0-9, '.', '_', '-' and begins with a "
-            "letter or digit"
+            f"{task!r} names no task; a name has 1 to 64 of a-z, 0-9, '.', '_', '-' and begins with "
+            "a letter or digit"
         ) from None

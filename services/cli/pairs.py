@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from .options import Common, Task
+from .options import OPERATE, Common, Task
 from .output import emit, say, table, warn, when
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MALFORMED_LISTED = 100  # in the report; all are counted
 
-dlq = App(name="dlq", help="Dead letters: records that could not be used.")
+dlq = App(name="dlq", help="Dead letters: records that could not be used.", group=OPERATE)
 
 
 def teach(
@@ -26,8 +26,7 @@ def teach(
     file: Annotated[
         Path,
         Parameter(
-            help="Lines of source TAB target, or JSON objects with source and target; - is standard "
-            "input.",
+            help="Lines of source TAB target, or JSON objects with source and target; - is stdin.",
             allow_leading_hyphen=True,
         ),
     ],
@@ -86,12 +85,8 @@ def teach(
     else:
         say((f"{done.count} pairs", "bold"), f" sent in {done.seconds:.1f} s ({rate:.0f} pairs/s)")
         if done.count:
-            say(
-                (
-                    f"ask what became of one: edgeseq pair {task} {done.producer} {done.pair_ids[-1]}",
-                    "dim",
-                )
-            )
+            last = f"edgeseq pair {task} {done.producer} {done.pair_ids[-1]}"
+            say((f"what became of the last: {last}", "dim"))
         if malformed:
             warn(f"{len(malformed)} lines are no pairs and were left out")
     return 0 if done.count else 1

@@ -80,7 +80,7 @@ def _sources(text: tuple[str, ...], file: Path | None) -> Iterator[str]:
 
 
 def _lines(lines: Iterable[bytes]) -> Iterator[str]:
-    """Lines as sources; bytes that are no UTF-8 become U+FFFD, so that line and answer stay paired."""
+    """Lines as sources; bytes that are no UTF-8 become U+FFFD, empty lines are skipped."""
     for line in lines:
         if source := line.decode(errors="replace").rstrip("\r\n"):
             yield source

@@ -1,4 +1,4 @@
-"""``edgeseq snapshots``, ``promote``, ``pin``, ``unpin``, ``rollback``: who serves, and the way back."""
+"""``edgeseq snapshots``, ``promote``, ``pin``, ``unpin``, ``rollback``: who serves."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ def open_store(settings: Settings) -> Iterator[Store]:
             known = client.exists(version_key(prefix))
         if not known:
             raise ConfigError(
-                f"Redis at {redact_url(settings.redis.url)} holds nothing under {prefix!r}; start the "
-                "services with `edgeseq up`, or correct --redis or redis.key_prefix"
+                f"Redis at {redact_url(settings.redis.url)} holds nothing under {prefix!r}; start "
+                "the services with `edgeseq up`, or correct --redis or redis.key_prefix"
             )
         check_store(client, prefix=prefix, partitions=partitions)
         yield Store(

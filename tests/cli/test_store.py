@@ -1,0 +1,160 @@
+"""tasks, status, snapshots: what commands read from a real store."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeseq_core.keys import partition_of
+from edgeseq_core.replay.buffer import IncomingPair, Position, StepCommit
+from edgeseq_core.snapshots.manifest import (
+    GateReport,
+    GateScore,
+    SnapshotManifest,
+    SnapshotRecord,
+    payload_digest,
+)
+from edgeseq_core.snapshots.registry import Offer
+from tests.cli.conftest import Run, Stored
+from tests.client.responder import PARTITIONS
+
+PARTITION = partition_of("dates", PARTITIONS)
+
+
+def _ingest(stored: Stored, count: int) -> None:
+    epoch = stored.buffer.acquire("consumer", PARTITION)
+    pairs = [
+        IncomingPair(
+            task="dates",
+            producer="p",
+            pair_id=str(n),
+            topic="pairs",
+            offset=n,
+            arrived_ms=1,
+            correction=n == 0,
+            record=b"record",
+        )
+        for n in range(count)
+    ]
+    stored.buffer.ingest(
+        PARTITION,
+        pairs,
+        epoch=epoch,
+        topic="pairs",
+        expected=None,
+        position=Position("log", count),
+        now_ms=1,
+    )
+
+
+def _offer(stored: Stored, step: int, parent: str | None, reason: str) -> str:
+    epoch = stored.buffer.acquire("learner", PARTITION)
+    state = stored.buffer.state("dates")
+    stored.buffer.commit(
+        StepCommit(
+            task="dates",
+            epoch=epoch,
+            branch=state.branch,
+            expected_step=state.step,
+            step=step,
+            checkpoint=b"checkpoint",
+            journal="{}",
+        )
+    )
+    payload = f"bytes {step}".encode()
+    manifest = SnapshotManifest(
+        task="dates",
+        base="base",
+        parent=parent,
+        step=step,
+        positions={},
+        payload_digest=payload_digest(payload),
+        payload_bytes=len(payload),
+        checkpoint_digest="c",
+        config={},
+    )
+    score = {"recent": GateScore(pairs=8, loss=1.0, exact=4)}
+    verdict = "promote" if reason == "better" else "hold"
+    gate = GateReport.model_validate(
+        {"verdict": verdict, "reasons": (reason,), "candidate": score, "champion": score}
+    )
+    stored.registry.offer(
+        Offer(
+            task="dates",
+            epoch=epoch,
+            branch=state.branch,
+            record=SnapshotRecord(manifest=manifest, gate=gate, created_ms=step),
+            payload=payload,
+            expected_champion=parent,
+            journal="{}",
+        )
+    )
+    return manifest.snapshot_id
+
+
+def test_tasks_are_set_and_listed(run: Run, stored: Stored) -> None:
+    assert run("tasks", "list", "--json").documents == []
+    ran = run("tasks", "set", "dates", "--abstain-below", "0.25", "--json")
+    assert ran.code == 0
+    assert run("tasks", "set", "dates", "--fresh-quota", "9", "--json").code == 0
+    (listed,) = run("tasks", "list", "--json").documents
+    expected = {"task": "dates", "abstain_below": 0.25, "fresh_quota": 9}
+    assert expected.items() <= listed.items()
+    assert stored.buffer.tasks(PARTITION)["dates"].abstain_below == 0.25
+    assert "dates" in run("tasks", "list").out
+
+
+def test_status_of_a_task(run: Run, stored: Stored) -> None:
+    _ingest(stored, 3)
+    champion = _offer(stored, 1, None, "better")
+    _offer(stored, 2, champion, "the recent slice got worse")
+    ran = run("status", "--json")
+    assert ran.code == 0
+    (task,) = ran.documents[0]["tasks"]
+    expected = {
+        "task": "dates",
+        "waiting_corrections": 1,
+        "waiting_bulk": 2,
+        "champion": champion,
+        "pinned": False,
+        "verdict": "hold",
+        "reasons": ["the recent slice got worse"],
+        "drift": None,
+    }
+    assert expected.items() <= task.items()
+    text = run("status")
+    assert champion in text.out
+    assert "3 (1 corrections)" in text.out
+
+
+def test_snapshots_of_a_task(run: Run, stored: Stored) -> None:
+    first = _offer(stored, 1, None, "better")
+    second = _offer(stored, 2, first, "worse")
+    held_back, last = run("snapshots", "dates", "--json").documents
+    assert (held_back["snapshot_id"], held_back["champion"]) == (first, True)
+    assert (last["snapshot_id"], last["champion"]) == (second, False)
+    assert last["gate"]["verdict"] == "hold"
+    assert [
+        d["snapshot_id"] for d in run("snapshots", "dates", "--limit", "1", "--json").documents
+    ] == [second]
+    text = run("snapshots", "dates").out
+    assert "●" in text
+    assert "worse" in text
+
+
+def test_looking_at_an_empty_server_makes_no_store(
+    run: Run, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESEQ_REDIS__KEY_PREFIX", "nobody")
+    for _ in range(2):
+        ran = run("status")
+        assert ran.code == 2
+        assert "holds nothing under 'nobody'" in ran.err
+
+
+def test_another_partition_count_is_refused(
+    run: Run, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESEQ_KAFKA__PARTITIONS", "5")
+    ran = run("status")
+    assert ran.code == 2
+    assert "partitions" in ran.err
