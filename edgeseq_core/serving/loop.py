@@ -49,7 +49,10 @@ log = structlog.get_logger(__name__)
 FETCH_MAX_WAIT_MS = 10  # some brokers look for new records only when this wait ends
 CONTROL_FETCH_MAX_WAIT_MS = 50
 POLL_MS = 100
-POLL_RECORDS = 64
+# A poll must empty what was fetched: kafka-python 3.0.12 never returns to the rest of a fetch whose
+# partition was paused in between (its slot for it stays taken by a drained one).
+POLL_RECORDS = 1_000_000
+FETCH_PARTITION_BYTES = 64 << 10  # so this bounds a poll; a larger record comes alone
 IDLE_S = 0.1  # how long a thread sleeps at most before it beats again
 COMMIT_EVERY_S = 0.1
 RETRY_EVERY_S = 1.0
@@ -151,7 +154,7 @@ class PredictorLoop:
         self._direct_bulk()
         # With bulk held back, room in the queue must be noticed soon.
         wait_ms = FETCH_MAX_WAIT_MS if self._intake.held() else POLL_MS
-        polled = self._consumer.poll(timeout_ms=wait_ms, max_records=POLL_RECORDS)
+        polled = self._consumer.poll(timeout_ms=wait_ms)
         for partition, records in polled.items():
             for record in records:
                 at = TopicOffset(partition.topic, partition.partition, record.offset)
@@ -340,5 +343,6 @@ def _open_consumer(kafka: KafkaSettings, *, group: str | None) -> KafkaConsumer:
             auto_offset_reset="latest" if group is None else "earliest",
             fetch_max_wait_ms=CONTROL_FETCH_MAX_WAIT_MS if group is None else FETCH_MAX_WAIT_MS,
             max_poll_records=POLL_RECORDS,
+            max_partition_fetch_bytes=FETCH_PARTITION_BYTES,
             allow_auto_create_topics=False,
         )
