@@ -21,7 +21,9 @@ Part = Literal["corrections", "bulk", "recent", "probe", "reservoir"]
 FRESH_PARTS: tuple[Part, Part] = ("corrections", "bulk")
 PARTS: tuple[Part, ...] = ("corrections", "bulk", "recent", "probe", "reservoir")
 
-PairState = Literal["waiting", "held_out", "trained", "shed", "forgotten", "quarantined", "dead_lettered"]
+PairState = Literal[
+    "waiting", "held_out", "trained", "shed", "forgotten", "quarantined", "dead_lettered"
+]
 Role = Literal["consumer", "learner"]
 
 
@@ -57,7 +59,9 @@ class IncomingPair:
     quarantine: str = ""  # the reason, for a pair that is held and not to be learnt
 
 
-IngestOutcome = Literal["accepted", "duplicate", "shed", "quarantined", "unknown_task", "quarantine_full"]
+IngestOutcome = Literal[
+    "accepted", "duplicate", "shed", "quarantined", "unknown_task", "quarantine_full"
+]
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,9 @@ class ReplayBuffer(Protocol):
         expected position is stale, StoreFullError when the store is out of memory.
         """
 
-    def note_dead_letter(self, task: str, producer: str, pair_id: str, reason: str, now_ms: int) -> None:
+    def note_dead_letter(
+        self, task: str, producer: str, pair_id: str, reason: str, now_ms: int
+    ) -> None:
         """Remember that a pair with a readable id went to the dead-letter topic."""
 
     def fresh_bytes(self, partition: int) -> int:
@@ -198,9 +204,7 @@ class ReplayBuffer(Protocol):
     def outcome(self, task: str, producer: str, pair_id: str) -> PairOutcome | None:
         """What became of a pair; None when it was never seen or left the window."""
 
-    def remove(
-        self, task: str, *, producer: str | None = None, pair_id: str | None = None
-    ) -> int:
+    def remove(self, task: str, *, producer: str | None = None, pair_id: str | None = None) -> int:
         """Forget a pair, a producer's pairs, or (neither given) a whole task's; returns how many."""
 
     def stats(self, task: str) -> BufferStats:

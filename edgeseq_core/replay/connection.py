@@ -94,12 +94,10 @@ def check_store(client: redis.Redis, *, prefix: str, partitions: int) -> None:
     """
     version, count = version_key(prefix), partitions_key(prefix)
     with store_errors("checking the store's version"):
-        pipe = client.pipeline(transaction=True)
-        pipe.set(version, STATE_VERSION, nx=True)
-        pipe.set(count, partitions, nx=True)
-        pipe.get(version)
-        pipe.get(count)
-        found_version, found_count = (int(value) for value in pipe.execute()[2:])
+        for key, value in ((version, STATE_VERSION), (count, partitions)):
+            if not client.exists(key):  # a full store that is marked can still be opened
+                client.set(key, value, nx=True)
+        found_version, found_count = (_number(client.get(key)) for key in (version, count))
     if found_version != STATE_VERSION:
         raise StateVersionError(
             f"the store under {prefix!r} has state version {found_version}, this program knows "
@@ -110,6 +108,10 @@ def check_store(client: redis.Redis, *, prefix: str, partitions: int) -> None:
             f"the store under {prefix!r} was made for {found_count} partitions, the settings say "
             f"{partitions}: set kafka.partitions to {found_count}, or use another key prefix"
         )
+
+
+def _number(value: object) -> int:
+    return int(value) if isinstance(value, bytes) and value.isdigit() else -1
 
 
 def check_policy(client: redis.Redis, declared: str | None = None) -> None:

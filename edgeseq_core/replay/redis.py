@@ -1,5 +1,7 @@
 """The replay buffer in Redis: every mutation is one Lua script over the keys of one partition.
 
+Reads are plain pipelines or scripts, never MULTI: a full Redis refuses MULTI, even to read.
+
 Layout of a task: hash ``records`` holds key -> name digest (16 bytes) and record; each part is a
 sorted set of keys, scored by a sequence number (corrections, bulk, recent) or by priority (probe,
 reservoir); hash ``counters`` holds bytes per part and totals; ``state``, ``checkpoints`` and
@@ -331,7 +333,7 @@ class RedisStore:
         keys = self._owner(task)
         totals = ("learnt", "shed", "forgotten")
         with store_errors(f"reading counters of task {task}"):
-            pipe = self._client.pipeline(transaction=True)
+            pipe = self._client.pipeline(transaction=False)
             for part in PARTS:
                 pipe.zcard(keys.part(task, part))
             names = [*(f"bytes:{part}" for part in PARTS), *totals]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeseq_core.serving.engine import Score
+from edgeseq_core.engine import Score
 from edgeseq_core.snapshots.manifest import GateReport, GateScore
 
 DECIDING = ("recent", "probe", "learnt")

@@ -98,7 +98,7 @@ class RedisRegistry:
     def status(self, task: str) -> TaskStatus:
         keys = self._owner(task)
         with store_errors(f"reading the status of task {task}"):
-            pipe = self._client.pipeline(transaction=True)
+            pipe = self._client.pipeline(transaction=False)
             pipe.hget(keys.champions, task)
             pipe.hmget(keys.of_task(task, "state"), ["pinned_ms", "branch"])
             champion, (pinned_ms, branch) = pipe.execute()
@@ -108,7 +108,7 @@ class RedisRegistry:
     def record(self, task: str, snapshot_id: str) -> SnapshotRecord:
         keys = self._owner(task)
         with store_errors(f"reading snapshot {snapshot_id}"):
-            pipe = self._client.pipeline(transaction=True)
+            pipe = self._client.pipeline(transaction=False)
             pipe.hget(keys.of_task(task, "manifests"), snapshot_id)
             pipe.hget(keys.of_task(task, "promoted"), snapshot_id)
             text, promoted_ms = pipe.execute()
@@ -124,7 +124,7 @@ class RedisRegistry:
     def history(self, task: str) -> list[SnapshotRecord]:
         keys = self._owner(task)
         with store_errors(f"reading the history of task {task}"):
-            pipe = self._client.pipeline(transaction=True)
+            pipe = self._client.pipeline(transaction=False)
             pipe.lrange(keys.of_task(task, "history"), 0, -1)
             pipe.hgetall(keys.of_task(task, "manifests"))
             pipe.hgetall(keys.of_task(task, "promoted"))
@@ -170,12 +170,12 @@ class RedisRegistry:
     def is_learnt(self, task: str, step: int) -> bool:
         keys = self._owner(task)
         with store_errors(f"reading the history of task {task}"):
-            pipe = self._client.pipeline(transaction=True)
+            pipe = self._client.pipeline(transaction=False)
             pipe.hget(keys.champions, task)
             pipe.hgetall(keys.of_task(task, "kept"))
             pipe.lrange(keys.of_task(task, "forks"), 0, -1)
             champion, kept, forks = pipe.execute()
-        if champion is None:
+        if champion is None or champion not in kept:
             return False
         pairs = [fork.split(b":") for fork in forks]
         return descends_from(int(kept[champion]), step, [(int(a), int(b)) for a, b in pairs])

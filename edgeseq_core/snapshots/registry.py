@@ -56,10 +56,26 @@ class SnapshotRegistry(Protocol):
     def history(self, task: str) -> list[SnapshotRecord]:
         """All manifests of a task, oldest first (kept always)."""
 
-    def promote(self, task: str, snapshot_id: str, *, expected_champion: str | None, now_ms: int, journal: str) -> None:
+    def promote(
+        self,
+        task: str,
+        snapshot_id: str,
+        *,
+        expected_champion: str | None,
+        now_ms: int,
+        journal: str,
+    ) -> None:
         """Serve a stored candidate by a person's decision."""
 
-    def rollback(self, task: str, snapshot_id: str, *, expected_champion: str | None, now_ms: int, journal: str) -> None:
+    def rollback(
+        self,
+        task: str,
+        snapshot_id: str,
+        *,
+        expected_champion: str | None,
+        now_ms: int,
+        journal: str,
+    ) -> None:
         """Serve an earlier champion, pin the task, and fork the learner to that snapshot's checkpoint."""
 
     def pin(self, task: str, pinned: bool, *, now_ms: int, journal: str) -> None:

@@ -94,7 +94,7 @@ def test_no_budget_keeps_nothing(stores: Stores) -> None:
 
 
 def chi_square(counts: list[int], pairs: list[int], rounds: int) -> float:
-    """How far ``counts`` of kept pairs are from equal shares of ``pairs`` (kept or not) per cell."""
+    """How far ``counts`` of kept pairs are from equal shares of ``pairs`` (all, per cell)."""
     kept = sum(counts) / (sum(pairs) * rounds)
     return sum(
         (count - kept * n * rounds) ** 2 / (kept * (1 - kept) * n * rounds)

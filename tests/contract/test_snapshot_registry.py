@@ -1,0 +1,289 @@
+"""What every snapshot registry promises; runs on the twin and on real servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from edgeseq_core.errors import FencedError, SnapshotError
+from edgeseq_core.snapshots.registry import TaskStatus
+from tests.contract.conftest import OpenStores
+from tests.contract.stores import NOW_MS, PARTITION, PARTITIONS, TASK, Stores, snapshot
+
+Serve = Callable[[Stores, str, str | None], None]
+LATER_MS = NOW_MS + 99_000
+
+
+def roll_back(stores: Stores, snapshot_id: str, expected: str | None = "now") -> None:
+    champion = stores.registry.status(TASK).champion if expected == "now" else expected
+    stores.registry.rollback(
+        TASK,
+        snapshot_id,
+        expected_champion=champion,
+        now_ms=LATER_MS,
+        journal='{"kind":"rollback"}',
+    )
+
+
+def promote(stores: Stores, snapshot_id: str, expected: str | None = "now") -> None:
+    champion = stores.registry.status(TASK).champion if expected == "now" else expected
+    stores.registry.promote(
+        TASK, snapshot_id, expected_champion=champion, now_ms=LATER_MS, journal='{"kind":"promote"}'
+    )
+
+
+def pin(stores: Stores, pinned: bool) -> None:
+    stores.registry.pin(TASK, pinned, now_ms=LATER_MS, journal='{"kind":"pin"}')
+
+
+def has_bytes(stores: Stores, snapshot_id: str) -> bool:
+    try:
+        stores.registry.payload(stores.registry.record(TASK, snapshot_id).manifest)
+    except SnapshotError:
+        return False
+    return True
+
+
+def observed(stores: Stores) -> tuple[object, ...]:
+    return (
+        stores.registry.status(TASK),
+        stores.registry.history(TASK),
+        stores.buffer.state(TASK),
+        stores.buffer.journal(TASK),
+    )
+
+
+# --- offer ----------------------------------------------------------------------------------------
+
+
+def test_a_promoted_candidate_serves(stores: Stores) -> None:
+    assert stores.registry.status(TASK) == TaskStatus(None, False, 0)
+    first = stores.offer()  # before any step: the untrained calibration
+    second = stores.serve_step()
+    assert stores.registry.champions(range(PARTITIONS)) == {TASK: second}
+    assert stores.registry.champions([(PARTITION + 1) % PARTITIONS]) == {}
+    record = stores.registry.record(TASK, second)
+    assert record.manifest.parent == first
+    assert record.promoted_ms == record.created_ms == NOW_MS + 1
+    assert stores.registry.payload(record.manifest) == b"int8 dates 1"
+    assert [r.manifest.snapshot_id for r in stores.registry.history(TASK)] == [first, second]
+    assert stores.buffer.journal(TASK)[-1] == '{"kind":"gate","step":1}'
+
+
+@pytest.mark.parametrize("verdict", ["hold", None])
+def test_a_held_candidate_is_kept_but_does_not_serve(stores: Stores, verdict: str | None) -> None:
+    champion = stores.serve_step()
+    stores.commit()
+    held = stores.offer(verdict=verdict)
+    assert stores.registry.status(TASK).champion == champion
+    assert stores.registry.record(TASK, held).promoted_ms is None
+    assert has_bytes(stores, held)
+    assert len(stores.registry.history(TASK)) == 2
+
+
+def test_a_pinned_task_keeps_its_champion(stores: Stores) -> None:
+    champion = stores.serve_step()
+    pin(stores, True)
+    later = stores.serve_step()
+    assert stores.registry.status(TASK) == TaskStatus(champion, True, 0)
+    assert stores.registry.record(TASK, later).promoted_ms is None
+    pin(stores, False)
+    assert stores.registry.status(TASK) == TaskStatus(champion, False, 0)
+    assert stores.serve_step() == stores.registry.status(TASK).champion
+    assert stores.buffer.journal(TASK).count('{"kind":"pin"}') == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"epoch": 7}, "learner's epoch is 1, not 7"),
+        ({"branch": 1}, "branch of task dates is 0, not 1"),
+        ({"expected_champion": None}, "champion of task dates is .*dates-1-"),
+        ({"expected_champion": "dates-9-abc"}, "not '?dates-9-abc"),
+    ],
+)
+def test_a_stale_offer_changes_nothing(
+    stores: Stores, changed: dict[str, object], message: str
+) -> None:
+    stores.serve_step()
+    stores.commit()
+    before = observed(stores)
+    with pytest.raises(FencedError, match=message):
+        stores.offer(**changed)  # type: ignore[arg-type]
+    assert observed(stores) == before
+
+
+def test_bytes_that_are_not_the_manifests_are_refused(stores: Stores) -> None:
+    with pytest.raises(SnapshotError, match="do not match its manifest"):
+        stores.offer(payload=b"int8 dates 9")
+    record, payload = snapshot(0, task="other")
+    with pytest.raises(SnapshotError, match="snapshot of task other was offered for task dates"):
+        stores.offer(record=record, payload=payload)
+    assert stores.registry.history(TASK) == []
+
+
+def test_an_offer_repeated_after_a_crash_is_stored_once(stores: Stores) -> None:
+    stores.commit()
+    held = stores.offer(verdict="hold")
+    assert stores.offer(verdict="hold") == held
+    assert len(stores.registry.history(TASK)) == 1
+
+
+def test_an_unknown_snapshot_is_told(stores: Stores) -> None:
+    with pytest.raises(SnapshotError, match="snapshot dates-1-x of task dates is unknown"):
+        stores.registry.record(TASK, "dates-1-x")
+    with pytest.raises(SnapshotError, match="are not kept"):
+        stores.registry.payload(snapshot(1)[0].manifest)
+    for move in (promote, roll_back):
+        with pytest.raises(SnapshotError, match="dates-1-x"):
+            move(stores, "dates-1-x")
+    assert stores.registry.status(TASK) == TaskStatus(None, False, 0)
+
+
+# --- what is kept ---------------------------------------------------------------------------------
+
+
+def test_bytes_of_the_last_promotions_and_held_candidates_are_kept(
+    open_stores: OpenStores,
+) -> None:
+    stores = open_stores(kept_promotions=3, kept_held=2)
+    promoted, held = [], []
+    for _ in range(6):
+        promoted.append(stores.serve_step())
+        stores.commit()
+        held.append(stores.offer(verdict="hold"))
+    assert [has_bytes(stores, s) for s in promoted] == [False] * 3 + [True] * 3
+    assert [has_bytes(stores, s) for s in held] == [False] * 4 + [True] * 2
+    assert len(stores.registry.history(TASK)) == 12
+
+
+def test_checkpoints_live_as_long_as_something_stands_on_them(open_stores: OpenStores) -> None:
+    stores = open_stores(kept_promotions=2, kept_held=1)
+    promoted = [stores.serve_step() for _ in range(4)]  # steps 1 to 4
+    for _ in range(3):
+        stores.commit()  # steps 5 to 7, no snapshot
+    with pytest.raises(SnapshotError, match="are not kept"):
+        roll_back(stores, promoted[1])
+    roll_back(stores, promoted[2])
+    assert stores.buffer.state(TASK).checkpoint == b"checkpoint-3"
+    roll_back(stores, promoted[3])
+    assert stores.buffer.state(TASK).checkpoint == b"checkpoint-4"
+
+
+def test_a_snapshot_whose_checkpoint_is_gone_cannot_be_rolled_back_to(stores: Stores) -> None:
+    stores.commit()
+    stores.commit()
+    record, payload = snapshot(1)  # offered late: the learner has moved on
+    stores.offer(record=record, payload=payload)
+    stores.serve_step()
+    before = observed(stores)
+    with pytest.raises(SnapshotError, match=r"checkpoint of snapshot dates-1-.* is not kept"):
+        roll_back(stores, record.manifest.snapshot_id)
+    assert observed(stores) == before
+
+
+# --- people's moves -------------------------------------------------------------------------------
+
+
+def test_a_person_may_promote_a_held_candidate(stores: Stores) -> None:
+    stores.serve_step()
+    stores.commit()
+    held = stores.offer(verdict="hold")
+    promote(stores, held)
+    assert stores.registry.status(TASK) == TaskStatus(held, False, 0)
+    assert stores.registry.record(TASK, held).promoted_ms == LATER_MS
+    assert stores.buffer.journal(TASK)[-1] == '{"kind":"promote"}'
+    assert stores.buffer.state(TASK).step == 2
+
+
+def test_rollback_serves_pins_and_forks_the_learner(stores: Stores) -> None:
+    first, second = stores.serve_step(), stores.serve_step()
+    stores.commit()
+    roll_back(stores, first)
+    assert stores.registry.status(TASK) == TaskStatus(first, True, 1)
+    state = stores.buffer.state(TASK)
+    assert (state.step, state.branch, state.last_step) == (1, 1, 3)
+    assert state.checkpoint == b"checkpoint-1"
+    assert stores.buffer.journal(TASK)[-1] == '{"kind":"rollback"}'
+    assert stores.registry.record(TASK, first).promoted_ms == NOW_MS + 1  # first served then
+    # The learner that had drawn before the rollback is refused; the next step has a new number.
+    with pytest.raises(FencedError, match="branch of task dates is 1, not 0"):
+        stores.commit(branch=0)
+    assert stores.commit() == 4
+    assert has_bytes(stores, second)
+
+
+def test_rollback_to_the_untrained_calibration(stores: Stores) -> None:
+    untrained = stores.offer()
+    stores.serve_step()
+    roll_back(stores, untrained)
+    state = stores.buffer.state(TASK)
+    assert (state.step, state.last_step, state.checkpoint) == (0, 1, None)
+    assert not stores.registry.is_learnt(TASK, 1)
+    pin(stores, False)
+    stores.serve_step()
+    assert stores.registry.is_learnt(TASK, 2)
+
+
+def test_only_what_served_can_be_rolled_back_to(stores: Stores) -> None:
+    stores.serve_step()
+    stores.commit()
+    held = stores.offer(verdict="hold")
+    before = observed(stores)
+    with pytest.raises(SnapshotError, match=f"snapshot {held} never served"):
+        roll_back(stores, held)
+    assert observed(stores) == before
+
+
+@pytest.mark.parametrize("move", [promote, roll_back])
+@pytest.mark.parametrize("expected", [None, "dates-0-stale"])
+def test_a_stale_move_changes_nothing(stores: Stores, move: Serve, expected: str | None) -> None:
+    first = stores.serve_step()
+    stores.serve_step()
+    before = observed(stores)
+    with pytest.raises(FencedError, match=r"champion of task dates is .*dates-2-"):
+        move(stores, first, expected)
+    assert observed(stores) == before
+
+
+# --- what the champion has learnt -----------------------------------------------------------------
+
+
+def learnt(stores: Stores, steps: int) -> list[int]:
+    return [step for step in range(1, steps + 1) if stores.registry.is_learnt(TASK, step)]
+
+
+def test_the_champion_has_learnt_the_steps_it_descends_from(stores: Stores) -> None:
+    assert not stores.registry.is_learnt(TASK, 1)
+    stores.commit()
+    assert learnt(stores, 3) == []
+    second = stores.serve_step()
+    stores.commit()
+    assert learnt(stores, 5) == [1, 2]
+    stores.serve_step()
+    assert learnt(stores, 5) == [1, 2, 3, 4]
+    roll_back(stores, second)
+    assert learnt(stores, 5) == [1, 2]
+    pin(stores, False)
+    fifth = stores.serve_step()
+    assert learnt(stores, 6) == [1, 2, 5]
+    stores.serve_step()
+    roll_back(stores, fifth)
+    pin(stores, False)
+    stores.serve_step()
+    assert learnt(stores, 8) == [1, 2, 5, 7]
+    roll_back(stores, second)
+    pin(stores, False)
+    stores.serve_step()
+    assert learnt(stores, 9) == [1, 2, 8]
+
+
+def test_two_rollbacks_without_a_step_between(stores: Stores) -> None:
+    served = [stores.serve_step() for _ in range(4)]
+    roll_back(stores, served[2])
+    roll_back(stores, served[0])
+    pin(stores, False)
+    stores.serve_step()
+    assert learnt(stores, 6) == [1, 5]
+    assert stores.registry.status(TASK).branch == 2
