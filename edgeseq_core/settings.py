@@ -7,6 +7,7 @@ the system choose.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -81,10 +82,46 @@ class ConsumerSettings(Section):
 
 
 class LearnerSettings(Section):
-    """Fresh part to snapshots."""
+    """Fresh part to snapshots; ``learning`` holds what shapes them."""
 
-    threads: Positive = 1
+    threads: Positive = 1  # more than one gives up bit-for-bit repeatability
+    partitions: tuple[int, ...] | None = None  # that this learner owns; None: all
     http_port: Port = 9102
+
+
+class LearningSettings(Section):
+    """What shapes learning and its gate: all that a snapshot's content depends on, kept in its manifest."""
+
+    seed: int = 1
+    rank: int = 8
+    encoder_layers: int = 1  # calibrated, counted from the top
+
+    fresh_per_step: int = 32  # pairs
+    replay_per_step: int = 32
+    rehearsals_per_step: int = (
+        2  # replay-only steps while nothing waits, for each step with fresh pairs
+    )
+
+    learning_rate: float = 8e-3
+    warmup_steps: int = 20
+    decay_after_steps: int = 100  # then ~ 1/sqrt(steps), down to the floor
+    floor_ratio: float = 0.2
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.05
+    loss_clip: float = 6.0  # nats a token; a pair above it pulls no harder than one at it
+    norm_cap: float = 1.0  # of the gradient
+    averaging: float = (
+        0.8  # weight of the past in the averaged calibration that is offered; 0: none
+    )
+
+    held_out_share: float = 0.045  # of bulk pairs; corrections never
+    recent_pairs: int = 32
+    probe_pairs: int = 32
+    gate_interval_s: float = 1.0  # at most one candidate in this time while pairs wait
+    gate_loss_slack: float = 0.01  # nats a token a candidate may be worse
+    gate_exact_slack: float = 0.04  # share of held-out pairs
+    gate_min_pairs: int = 8  # fewer held-out pairs: what was just learnt is scored as well
+    drift_delta: float = 0.002  # ADWIN's confidence
 
 
 class PredictorSettings(Section):
@@ -125,6 +162,7 @@ class Settings(BaseSettings):
     base: BaseModelSettings = BaseModelSettings()
     consumer: ConsumerSettings = ConsumerSettings()
     learner: LearnerSettings = LearnerSettings()
+    learning: LearningSettings = LearningSettings()
     predictor: PredictorSettings = PredictorSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
@@ -156,18 +194,19 @@ class Settings(BaseSettings):
         """The variables that give another process these settings, passwords included."""
         variables: dict[str, str] = {}
         for section in type(self).model_fields:
-            group: Section = getattr(self, section)
+            group: BaseModel = getattr(self, section)
             for name in group.model_fields_set:
                 value = getattr(group, name)
                 if isinstance(value, SecretStr):
                     value = value.get_secret_value()
                 if value is not None:
-                    variables[f"EDGESEQ_{section}__{name}".upper()] = str(value)
+                    text = json.dumps(value) if isinstance(value, tuple) else str(value)
+                    variables[f"EDGESEQ_{section}__{name}".upper()] = text
         return variables
 
     def chosen(self, section: str, name: str) -> bool:
         """Whether a flag, the environment or the file set a value (it is not just the default)."""
-        group: Section = getattr(self, section)
+        group: BaseModel = getattr(self, section)
         return name in group.model_fields_set
 
 

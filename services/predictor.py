@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable, Mapping
 
 from edgeseq_core.clock import SystemClock
+from edgeseq_core.engine import Engine
 from edgeseq_core.errors import MissingExtraError
 from edgeseq_core.messages import Priority
 from edgeseq_core.replay.connection import check_policy, check_store, connect
 from edgeseq_core.replay.redis import RedisStore
 from edgeseq_core.serving.admission import Admission
-from edgeseq_core.serving.engine import Engine
 from edgeseq_core.serving.loop import LOOPS, Parts, PredictorLoop
 from edgeseq_core.serving.meter import Meter, Stage
 from edgeseq_core.serving.pair_status import PairStatusReader

@@ -22,6 +22,7 @@ from .embedded.broker import broker_binary, broker_command
 from .embedded.ports import LOOPBACK, claim_port, free_port, is_listening
 from .embedded.process import resident_bytes
 from .embedded.store import store_binary, store_command
+from .embedded.topics import create_on_empty_broker
 from .runtime import ServiceName
 from .state_dir import Endpoints, StateDir, default_directory
 from .supervisor import Backoff, Child, Supervisor
@@ -189,7 +190,7 @@ def _broker(port: int, settings: Settings) -> Child:
         name="broker",
         command=lambda: broker_command(port),
         unready=lambda: "" if is_listening(port) else f"nothing listens on port {port}",
-        prepare=lambda: create_topics(settings.kafka),
+        prepare=lambda: create_on_empty_broker(settings.kafka),
         grace_s=5,
     )
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 from torch import Tensor
 
+from edgeseq_core.engine import Score
 from edgeseq_core.errors import StateVersionError
-from edgeseq_core.learn.config import LearningConfig
 from edgeseq_core.learn.drift import DriftMonitor
 from edgeseq_core.learn.example import Example
 from edgeseq_core.learn.optimizer import CalibrationOptimizer
@@ -31,7 +31,7 @@ from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
 from edgeseq_core.model.source_encoder import SourceEncoder
 from edgeseq_core.model.torch_engine import teacher_forced
-from edgeseq_core.serving.engine import Score
+from edgeseq_core.settings import LearningSettings
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
 
 CHECKPOINT_FORMAT = "edgeseq-checkpoint-1"
@@ -49,7 +49,9 @@ class Progress:
     held_out: int = 0
     skipped: int = 0
     drifts: int = 0
-    drifted: dict[str, int] = field(default_factory=dict)  # topic -> offset of the pair that showed it
+    drifted: dict[str, int] = field(
+        default_factory=dict
+    )  # topic -> offset of the pair that showed it
     positions: dict[str, str] = field(default_factory=dict)  # topic -> "log|next offset"
     prequential_loss: float = 0.0  # fading mean, nats a token
     prequential_exact: float = 0.0
@@ -71,7 +73,7 @@ class TaskLearner:
     """One task's calibration with its optimizer, averages, drift monitor and progress."""
 
     def __init__(
-        self, base: Base, task: str, config: LearningConfig, encoder: SourceEncoder
+        self, base: Base, task: str, config: LearningSettings, encoder: SourceEncoder
     ) -> None:
         self.base, self.task, self.config, self.encoder = base, task, config, encoder
         self.progress = Progress()
@@ -102,7 +104,9 @@ class TaskLearner:
         """Score ``fresh``, then train on those marked in ``learn`` and on ``replay``; becomes ``step``."""
         progress = self.progress
         batch = [*fresh, *replay]
-        self.calibration.admit(e.target for e, on in zip(batch, [*learn, *[True] * len(replay)], strict=True) if on)
+        self.calibration.admit(
+            e.target for e, on in zip(batch, [*learn, *[True] * len(replay)], strict=True) if on
+        )
         self._grow_average()
         self.optimizer.leaves(self.calibration.tensors)
         target = pad([[BOS, *self.calibration.table.encode(e.target), EOS] for e in batch])
@@ -172,7 +176,9 @@ class TaskLearner:
     def _rate(self) -> float:
         c, at = self.config, self.progress.schedule
         warm = min(1.0, at / c.warmup_steps)
-        return warm * max(c.floor_ratio, math.sqrt(c.decay_after_steps / max(at, c.decay_after_steps)))
+        return warm * max(
+            c.floor_ratio, math.sqrt(c.decay_after_steps / max(at, c.decay_after_steps))
+        )
 
     def _grow_average(self) -> None:
         for name in ("rows", "row_bias"):
@@ -219,11 +225,13 @@ class TaskLearner:
 
     @classmethod
     def from_checkpoint(
-        cls, data: bytes, base: Base, task: str, config: LearningConfig, encoder: SourceEncoder
+        cls, data: bytes, base: Base, task: str, config: LearningSettings, encoder: SourceEncoder
     ) -> TaskLearner:
         """Resume; raises StateVersionError when the checkpoint is of another base or format."""
         length = int.from_bytes(data[:8], "little")
-        header: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["header"])
+        header: dict[str, Any] = json.loads(
+            json.loads(data[8 : 8 + length])["__metadata__"]["header"]
+        )
         if header["format"] != CHECKPOINT_FORMAT or header["base"] != base.digest:
             raise StateVersionError(
                 f"the checkpoint of task {task} belongs to base {header['base'][:12]}, this one is "

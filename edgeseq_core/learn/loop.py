@@ -9,21 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from edgeseq_core.clock import Clock
+from edgeseq_core.engine import PairRow, Score
 from edgeseq_core.errors import FencedError
 from edgeseq_core.keys import partition_of
-from edgeseq_core.learn.config import LearningConfig
 from edgeseq_core.learn.example import Example, read_example
 from edgeseq_core.learn.learner import StepReport, TaskLearner
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.source_encoder import CachingEncoder
 from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.replay.buffer import Move, ReplayBuffer, StepCommit, StoredPair
-from edgeseq_core.serving.engine import PairRow, Score
+from edgeseq_core.settings import LearningSettings
 from edgeseq_core.snapshots.gate import Gate
 from edgeseq_core.snapshots.manifest import (
     GateReport,
@@ -53,9 +53,11 @@ class Turn:
     """What a turn did; the service turns it into metrics and log lines."""
 
     task: str
-    fresh: int
+    fresh: int  # pairs drawn
+    learnt: int  # of them trained on, with released held-out ones
     step: StepReport
     learner: TaskLearner
+    drifted: bool  # the last drift is recent: the probe still holds pairs from before it
     gate: GateEvent | None
 
 
@@ -91,7 +93,7 @@ class LearnerLoop:
         buffer: ReplayBuffer,
         registry: SnapshotRegistry,
         base: Base,
-        config: LearningConfig,
+        config: LearningSettings,
         *,
         partitions: Sequence[int],
         partition_count: int,
@@ -122,12 +124,22 @@ class LearnerLoop:
         if chosen is not None:
             self._order.remove(chosen)
             self._order.append(chosen)
-            return self._fenced(chosen, lambda task: self._turn(chosen, task, more=sum(waiting[chosen])))
+            return self._fenced(
+                chosen, lambda task: self._turn(chosen, task, more=sum(waiting[chosen]))
+            )
         return self._rehearse()
 
-    def waiting(self) -> dict[str, tuple[int, int]]:
-        """Waiting (corrections, bulk) pairs of every task in the owned partitions."""
-        return {t: n for p in self._partitions for t, n in self._buffer.waiting(p).items()}
+    def waiting(self, *, known: bool = False) -> dict[str, tuple[int, int]]:
+        """Waiting (corrections, bulk) pairs in the owned partitions; ``known``: also tasks with none."""
+        found = dict.fromkeys(self._open, (0, 0)) if known else {}
+        for partition in self._partitions:
+            found |= self._buffer.waiting(partition)
+        return found
+
+    def oldest_ms(self, task: str) -> int | None:
+        """When the longest-waiting pair of a task arrived (wall clock)."""
+        heads = self._buffer.draw(task, corrections=1, bulk=1, replay=()).fresh
+        return min((self._example(pair).arrived_ms for pair in heads), default=None)
 
     def _fenced(self, name: str, turn: Callable[[_Task], Turn | None]) -> Turn | None:
         """Run a turn; after a rollback or a change of owner, forget the task and open it anew."""
@@ -154,7 +166,9 @@ class LearnerLoop:
         fresh = [self._example(pair) for pair in drawn.fresh[: config.fresh_per_step]]
         replay = [self._example(pair) for pair in drawn.replay]
         held = [e.part == "bulk" and e.draw < config.held_out_share for e in fresh]
-        released, moves = self._hold_out(task, [e for e, out in zip(fresh, held, strict=True) if out])
+        released, moves = self._hold_out(
+            task, [e for e, out in zip(fresh, held, strict=True) if out]
+        )
         began = self._timed(name, "draw", began)
         step = task.last_step + 1
         report = learner.step(step, fresh, [not out for out in held], [*released, *replay])
@@ -173,12 +187,15 @@ class LearnerLoop:
         if idle or began - task.offered_at >= config.gate_interval_s:
             gate = self._offer(name, task, learned)
             self._timed(name, "gate", began)
-        return Turn(name, len(fresh), report, learner, gate)
+        count = len(learned) + len(released)
+        return Turn(name, len(fresh), count, report, learner, self._drifted(task), gate)
 
     def _rehearse(self) -> Turn | None:
         """A replay-only step for the task that has rehearsed least since its last fresh pairs."""
         limit = self._config.rehearsals_per_step
-        due = [n for n, t in self._open.items() if 0 < t.step and t.learner.progress.rehearsals < limit]
+        due = [
+            n for n, t in self._open.items() if t.step > 0 and t.learner.progress.rehearsals < limit
+        ]
         if not due:
             return None
         name = min(due, key=lambda n: self._open[n].learner.progress.rehearsals)
@@ -194,8 +211,12 @@ class LearnerLoop:
         replay = [self._example(pair) for pair in drawn.replay]
         report = learner.step(step, [], [], replay)
         self._commit(name, task, step, [], fresh=[], held=[], released=[])
-        gate = self._offer(name, task, []) if learner.progress.rehearsals >= self._config.rehearsals_per_step else None
-        return Turn(name, 0, report, learner, gate)
+        gate = (
+            self._offer(name, task, [])
+            if learner.progress.rehearsals >= self._config.rehearsals_per_step
+            else None
+        )
+        return Turn(name, 0, 0, report, learner, self._drifted(task), gate)
 
     # --- held-out pairs ----------------------------------------------------------------------------
 
@@ -320,7 +341,9 @@ class LearnerLoop:
             sets["learnt"] = list(learned)
         sets = {kind: examples for kind, examples in sets.items() if examples}
         everything = [e for examples in sets.values() for e in examples]
-        new = dict(zip([e.key for e in everything], self._scores(CANDIDATE, everything), strict=True))
+        new = dict(
+            zip([e.key for e in everything], self._scores(CANDIDATE, everything), strict=True)
+        )
         unknown = [e for e in everything if e.key not in task.scores]
         champion = CHAMPION + name if task.champion else IDENTITY
         old = self._scores(champion, unknown)
@@ -378,8 +401,3 @@ class LearnerLoop:
         if self._observer:
             self._observer.stage(name, stage, now - began)
         return now
-
-    def open_tasks(self) -> Iterator[tuple[str, TaskLearner]]:
-        """Tasks that this loop has opened, with their learners."""
-        for name, task in self._open.items():
-            yield name, task.learner

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import islice
 
 from edgeseq_core.clock import Clock, SystemClock
-from edgeseq_core.learn.config import LearningConfig
+from edgeseq_core.engine import Limits, SourceRow
 from edgeseq_core.learn.loop import LearnerLoop, Turn
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.replay.buffer import IncomingPair, Position
 from edgeseq_core.replay.memory import MemoryStore
 from edgeseq_core.replay.record import PairRecord, pack
-from edgeseq_core.serving.engine import Limits, SourceRow
+from edgeseq_core.settings import LearningSettings
 from edgeseq_core.snapshots.memory_registry import MemoryRegistry
 
 LOG, TOPIC = "offline", "pairs"
@@ -36,9 +36,7 @@ class OfflineProgress:
 class OfflineLearner:
     """Store, registry and learner of one process; what `learn` and the tests run."""
 
-    def __init__(
-        self, base: Base, config: LearningConfig, *, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, base: Base, config: LearningSettings, *, clock: Clock | None = None) -> None:
         self.base, self.config = base, config
         self.clock = clock or SystemClock()
         self.buffer = MemoryStore(partitions=1)
@@ -55,7 +53,9 @@ class OfflineLearner:
         self._epoch = self.buffer.acquire("consumer", 0)
         self._offset = 0
 
-    def ingest(self, task: str, pairs: Iterable[tuple[str, str]], *, correction: bool = False) -> int:
+    def ingest(
+        self, task: str, pairs: Iterable[tuple[str, str]], *, correction: bool = False
+    ) -> int:
         """Put pairs into the fresh part, as the consumer does; returns how many."""
         now_ms, incoming = self.clock.wall_ms(), []
         before = Position(LOG, self._offset) if self._offset else None

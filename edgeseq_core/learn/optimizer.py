@@ -24,8 +24,8 @@ class CalibrationOptimizer:
         if self._adam and all(self._leaves.get(name) is tensor for name, tensor in tensors.items()):
             return
         self._moments = self.state()
-        for name in tensors:
-            tensors[name] = tensors[name].detach().requires_grad_(True)
+        for name, tensor in tensors.items():
+            tensors[name] = tensor.detach().requires_grad_(True)
         self._leaves = dict(tensors)
         self._adam = torch.optim.AdamW(
             list(tensors.values()),

@@ -25,7 +25,9 @@ class Base:
         model = EdgeFormer(header.config)
         parameters = dict(model.named_parameters())
         if parameters.keys() != tensors.keys():
-            raise SnapshotError(f"the base's tensors do not fit its header: {path or 'shipped base'}")
+            raise SnapshotError(
+                f"the base's tensors do not fit its header: {path or 'shipped base'}"
+            )
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(torch.from_numpy(tensors[name]))

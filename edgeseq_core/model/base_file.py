@@ -107,7 +107,9 @@ def _read(path: Path | None) -> tuple[dict[str, Any], bytes, str]:
         if header["format"] != FORMAT:
             raise KeyError(header["format"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise SnapshotError(f"{path} is not an EdgeSeq base file ({error!r}): name another one") from None
+        raise SnapshotError(
+            f"{path} is not an EdgeSeq base file ({error!r}): name another one"
+        ) from None
     return header, data, hashlib.sha256(data).hexdigest()
 
 

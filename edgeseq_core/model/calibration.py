@@ -166,13 +166,17 @@ class Calibration:
     ) -> Calibration:
         """The calibration that the bytes stand for; raises SnapshotError when they do not fit the base."""
         if len(payload) > MAX_PAYLOAD_BYTES:
-            raise SnapshotError(f"a snapshot of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}: refused")
+            raise SnapshotError(
+                f"a snapshot of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}: refused"
+            )
         try:
             length = int.from_bytes(payload[:8], "little")
             header = json.loads(json.loads(payload[8 : 8 + length])["__metadata__"]["header"])
             raw = load(payload)
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise SnapshotError(f"these bytes are no calibration ({type(error).__name__})") from None
+            raise SnapshotError(
+                f"these bytes are no calibration ({type(error).__name__})"
+            ) from None
         if header.get("format") != FORMAT or header.get("base") != base_digest:
             raise SnapshotError(
                 f"the snapshot belongs to base {str(header.get('base'))[:12]}, this one is {base_digest[:12]}"
@@ -188,7 +192,12 @@ class Calibration:
         }
         config = CalibrationConfig(**header["config"])
         made = cls(
-            base, vocabulary, config, tensors=tensors, symbols=header["symbols"], rows=header["rows"]
+            base,
+            vocabulary,
+            config,
+            tensors=tensors,
+            symbols=header["symbols"],
+            rows=header["rows"],
         )
         made._check_shapes()
         return made
@@ -198,10 +207,12 @@ class Calibration:
         found = {name: tensor.shape for name, tensor in self.tensors.items()}
         if wanted != found:
             wrong = sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n))
-            raise SnapshotError(f"the snapshot's tensors do not fit the base: {', '.join(wrong[:3])}")
+            raise SnapshotError(
+                f"the snapshot's tensors do not fit the base: {', '.join(wrong[:3])}"
+            )
 
 
-# A projection's factors by the names of the tensors that hold them: (output scale, output shift, input scale).
+# A projection's factors by the tensors that hold them: (output scale, output shift, input scale).
 FACTORS: Mapping[str, tuple[str | None, str | None, str | None]] = {
     "q": ("logit", None, None),
     "k": ("key", None, None),
@@ -230,7 +241,9 @@ class MergedWeights:
         rows = torch.tensor(calibration.rows)
         self.table = table.index_add(0, rows, own["rows"])
         bias = F.pad(self.base.vocabulary_bias.detach(), (0, len(calibration.table.symbols)))
-        self.bias = (bias + own["other_bias"]).index_add(0, rows, own["row_bias"] - own["other_bias"])
+        self.bias = (bias + own["other_bias"]).index_add(
+            0, rows, own["row_bias"] - own["other_bias"]
+        )
 
     def _merge(self, site: Site, part: str) -> tuple[Tensor, Tensor]:
         own = self.calibration.tensors
@@ -243,7 +256,9 @@ class MergedWeights:
         if scale:
             factor = 1 + own[f"{site.name}.{scale}"]
             if part == "q":
-                factor = factor.repeat_interleave(self.base.config.d_model // self.base.config.heads)
+                factor = factor.repeat_interleave(
+                    self.base.config.d_model // self.base.config.heads
+                )
             weight, bias = weight * factor[:, None], bias * factor
         if shift:
             bias = bias + own[f"{site.name}.{shift}"]
@@ -273,7 +288,9 @@ class GatheredWeights:
     and factors are gathered by row; symbols beyond a row's own table can never win.
     """
 
-    def __init__(self, base: EdgeFormer, calibrations: Sequence[Calibration], index: Tensor) -> None:
+    def __init__(
+        self, base: EdgeFormer, calibrations: Sequence[Calibration], index: Tensor
+    ) -> None:
         self.base, self.index = base, index
         self._all = [calibration.tensors for calibration in calibrations]
         self._part: dict[tuple[str, str], list[Tensor | None]] = {}
@@ -311,9 +328,14 @@ class GatheredWeights:
         if found is None:
             scale, shift, hidden = FACTORS[part]
             a, b = self._gather(f"{site}.{part}.a"), self._gather(f"{site}.{part}.b")
-            factors = [self._gather(f"{site}.{name}")[:, None] if name else None for name in (scale, shift, hidden)]
+            factors = [
+                self._gather(f"{site}.{name}")[:, None] if name else None
+                for name in (scale, shift, hidden)
+            ]
             if part == "q" and factors[0] is not None:
-                factors[0] = factors[0].repeat_interleave(self.base.config.d_model // self.base.config.heads, -1)
+                factors[0] = factors[0].repeat_interleave(
+                    self.base.config.d_model // self.base.config.heads, -1
+                )
             found = [a.transpose(1, 2).contiguous(), b.transpose(1, 2).contiguous(), *factors]
             self._part[site, part] = found
         return found
@@ -323,7 +345,8 @@ class GatheredWeights:
         if site not in self._ranked:
             return F.linear(x, weight, bias)
         a, b, scale, shift, hidden = self._parts(site, part)
-        assert a is not None and b is not None
+        assert a is not None
+        assert b is not None
         if hidden is not None:
             x = torch.addcmul(x, x, hidden)
         y = F.linear(x, weight, bias) + torch.bmm(torch.bmm(x, a), b)
@@ -344,9 +367,12 @@ class GatheredWeights:
         scores = F.linear(hidden, self.base.embedding)
         if self.extra:
             scores = torch.cat([scores, torch.bmm(hidden, self.virtual.transpose(1, 2))], -1)
-        own = torch.bmm(hidden, self.delta.transpose(1, 2))  # [B, T, R + 1]; the last column is zero
+        own = torch.bmm(
+            hidden, self.delta.transpose(1, 2)
+        )  # [B, T, R + 1]; the last column is zero
         spread = own.gather(2, self.row_of[:, None].expand(-1, hidden.shape[1], -1))
         return scores + spread + self.bias
 
     def task(self, rows: int) -> tuple[Tensor, Tensor]:
+        assert rows == len(self.index)
         return self._gather("token"), self._gather("vector")[:, None]

@@ -59,9 +59,27 @@ class ModelConfig:
 
 PRESETS: dict[str, dict[str, int]] = {
     "128": {"d_model": 128, "heads": 4, "encoder_layers": 6, "encoder_ffn": 512, "decoder_ffn": 64},
-    "256": {"d_model": 256, "heads": 8, "encoder_layers": 12, "encoder_ffn": 1024, "decoder_ffn": 64},
-    "384": {"d_model": 384, "heads": 8, "encoder_layers": 12, "encoder_ffn": 1536, "decoder_ffn": 96},
-    "512": {"d_model": 512, "heads": 8, "encoder_layers": 12, "encoder_ffn": 2048, "decoder_ffn": 128},
+    "256": {
+        "d_model": 256,
+        "heads": 8,
+        "encoder_layers": 12,
+        "encoder_ffn": 1024,
+        "decoder_ffn": 64,
+    },
+    "384": {
+        "d_model": 384,
+        "heads": 8,
+        "encoder_layers": 12,
+        "encoder_ffn": 1536,
+        "decoder_ffn": 96,
+    },
+    "512": {
+        "d_model": 512,
+        "heads": 8,
+        "encoder_layers": 12,
+        "encoder_ffn": 2048,
+        "decoder_ffn": 128,
+    },
 }
 
 

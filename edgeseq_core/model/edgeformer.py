@@ -144,7 +144,7 @@ class EdgeFormer(nn.Module):
         return F.embedding(source, self.embedding) * math.sqrt(self.config.d_model)
 
     def run_encoder(self, x: Tensor, real: Tensor, weights: Weights, layers: range) -> Tensor:
-        """Some encoder layers, ``[B, S, D] -> [B, S, D]``; ``real [B, S]`` marks tokens that are no padding."""
+        """Some encoder layers, ``[B, S, D] -> [B, S, D]``; ``real [B, S]`` is False at padding."""
         mask = real[:, None, None, :]
         for layer in layers:
             name = f"encoder.{layer}"

@@ -132,7 +132,11 @@ def pretrain(
 
 
 def _write(
-    out: Path, model: EdgeFormer, starts: TaskStarts, vocabulary: Vocabulary, notes: Mapping[str, Any]
+    out: Path,
+    model: EdgeFormer,
+    starts: TaskStarts,
+    vocabulary: Vocabulary,
+    notes: Mapping[str, Any],
 ) -> None:
     """The base so far; a new task starts from the mean of the tasks' tokens and vectors."""
     with torch.no_grad():
@@ -163,7 +167,7 @@ def dev_exact(
     right = 0
     for at in range(0, len(pairs), 256):
         chunk = pairs[at : at + 256]
-        source = pad([vocabulary.encode(s) + [EOS] for s, _ in chunk])
+        source = pad([[*vocabulary.encode(s), EOS] for s, _ in chunk])
         target = pad([[BOS, *vocabulary.encode(t), EOS] for _, t in chunk])
         index = torch.full((len(chunk),), task)
         best = model(source, target[:, :-1], starts.weights(model, index)).argmax(-1)
@@ -195,7 +199,7 @@ def _batches(
             source, target = rng.choice(train[names[task]])
             spelt = rng.random() < settings.byte_dropout
             ids = _spell(source, vocabulary, rng) if spelt else vocabulary.encode(source)
-            pool.append((ids + [EOS], [BOS, *vocabulary.encode(target), EOS], task))
+            pool.append(([*ids, EOS], [BOS, *vocabulary.encode(target), EOS], task))
         pool.sort(key=lambda row: (len(row[0]) + len(row[1]), len(row[0])))
         cuts = list(range(0, len(pool), settings.batch))
         rng.shuffle(cuts)

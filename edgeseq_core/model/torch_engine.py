@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgeseq_core.engine import Generation, Limits, PairRow, Score, SourceRow, Stop
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import Calibration, GatheredWeights, MergedWeights
 from edgeseq_core.model.edgeformer import Weights
 from edgeseq_core.model.source_encoder import BatchEncoder, SourceEncoder
-from edgeseq_core.serving.engine import Generation, Limits, PairRow, Score, SourceRow, Stop
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
 
 
@@ -127,7 +127,11 @@ class TorchEngine:
 
 def teacher_forced(scores: Tensor, wanted: Tensor) -> list[Score]:
     """Loss and exactness per row from scores ``[B, T, V]`` and wanted tokens ``[B, T]`` (PAD ignored)."""
-    loss = F.cross_entropy(scores.transpose(1, 2), wanted, ignore_index=PAD, reduction="none").sum(1)
+    loss = F.cross_entropy(scores.transpose(1, 2), wanted, ignore_index=PAD, reduction="none").sum(
+        1
+    )
     real = wanted != PAD
     exact = ((scores.argmax(-1) == wanted) | ~real).all(1)
-    return [Score(*row) for row in zip(loss.tolist(), real.sum(1).tolist(), exact.tolist(), strict=True)]
+    return [
+        Score(*row) for row in zip(loss.tolist(), real.sum(1).tolist(), exact.tolist(), strict=True)
+    ]

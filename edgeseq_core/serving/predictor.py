@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from edgeseq_core.clock import Clock
+from edgeseq_core.engine import Engine, Generation, Limits, SourceRow, Stop
 from edgeseq_core.errors import MessageError
 from edgeseq_core.messages import (
     ErrorCode,
@@ -25,7 +26,6 @@ from edgeseq_core.messages import (
     decode,
     encode,
 )
-from edgeseq_core.serving.engine import Engine, Generation, Limits, SourceRow, Stop
 from edgeseq_core.serving.meter import Meter
 from edgeseq_core.serving.queued import PRIORITIES, Origin, QueuedRequest, expires_at_s
 from edgeseq_core.serving.replies import ReplyCache, fingerprint, pack, unpack

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import structlog
 
 from edgeseq_core.clock import Clock
+from edgeseq_core.engine import Engine
 from edgeseq_core.errors import SnapshotError, StoreError
 from edgeseq_core.replay.buffer import ReplayBuffer, TaskSettings
-from edgeseq_core.serving.engine import Engine
 from edgeseq_core.serving.meter import Meter
 from edgeseq_core.snapshots.manifest import SnapshotManifest, SnapshotRecord, payload_digest
 from edgeseq_core.snapshots.registry import SnapshotRegistry

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import (
     AuthorizationError,
+    KafkaConfigurationError,
     KafkaError,
     SaslAuthenticationFailedError,
     UnsupportedSaslMechanismError,
@@ -36,7 +38,6 @@ def client_arguments(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "metadata_max_age_ms": METADATA_MAX_AGE_MS,
         "reconnect_backoff_max_ms": 1_000,  # a broker that is back is found within a second
-        "metrics_enabled": False,
     }
     if kafka.security_protocol.startswith("SASL"):
         if kafka.sasl_mechanism is None or not kafka.sasl_username or kafka.sasl_password is None:
@@ -66,6 +67,8 @@ def broker_errors(kafka: KafkaSettings, doing: str) -> Iterator[None]:
             f"the broker at {kafka.bootstrap} refused to log in {kafka.sasl_username!r} while "
             f"{doing}; check kafka.sasl_mechanism, user and password"
         ) from error
+    except KafkaConfigurationError as error:
+        raise ConfigError(f"the Kafka settings contradict each other: {error}") from error
     except AuthorizationError as error:
         raise BrokerError(
             f"the broker at {kafka.bootstrap} does not permit {doing} ({_name(error)}); "
@@ -103,6 +106,8 @@ def open_consumer(
             session_timeout_ms=kafka.session_timeout_ms,
             heartbeat_interval_ms=max(kafka.session_timeout_ms // 4, 100),
             fetch_max_wait_ms=FETCH_MAX_WAIT_MS,
+            partition_assignment_strategy=[RangePartitionAssignor],  # keeps equal numbers together
+            metrics_enabled=False,
             max_poll_records=max_records,
             allow_auto_create_topics=False,
         )
@@ -120,6 +125,7 @@ def open_producer(kafka: KafkaSettings, *, client_id: str, linger_ms: int = 0) -
             delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
             max_request_size=MAX_REQUEST_BYTES,
             allow_auto_create_topics=False,
+            metrics_enabled=False,
         )
 
 
@@ -127,3 +133,17 @@ def open_admin(kafka: KafkaSettings, *, client_id: str) -> KafkaAdminClient:
     """A client that describes and creates topics."""
     with broker_errors(kafka, "connecting"):
         return KafkaAdminClient(**client_arguments(kafka, client_id))
+
+
+def resume(consumer: KafkaConsumer, partitions: Collection[TopicPartition]) -> None:
+    """Resume paused partitions.
+
+    kafka-python 3.0.12 parks the rest of a fetch when its partition is paused, and takes it up again
+    only while no other partition's fetch is at hand, which on a broker that answers empty fetches is
+    never: the partition would stand still.  What is parked is dropped here, and fetched again.
+    """
+    parked = getattr(consumer._fetcher, "_paused_partition_records", {})
+    for partition in partitions:
+        if parked.pop(partition, None) is not None:
+            consumer.seek(partition, consumer.position(partition))
+    consumer.resume(*partitions)

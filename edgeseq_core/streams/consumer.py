@@ -25,7 +25,7 @@ from edgeseq_core.keys import Topics
 from edgeseq_core.messages import Control, Feedback, Pair
 from edgeseq_core.settings import KafkaSettings
 from edgeseq_core.streams.budget import FreshBudget
-from edgeseq_core.streams.connect import broker_errors
+from edgeseq_core.streams.connect import broker_errors, resume
 from edgeseq_core.streams.dead_letters import Record
 from edgeseq_core.streams.events import ConsumerEvents
 from edgeseq_core.streams.intake import Intake
@@ -207,11 +207,6 @@ class PairConsumer:
             self._ownership.check_logs()
         except (StoreError, BrokerError) as error:
             log.warning("look_failed", reason=str(error))
-        for partition, owned in self._ownership.owned.items():
-            for topic, position in owned.positions.items():
-                end = self._consumer.highwater(TopicPartition(topic, partition))
-                if end is not None:
-                    self._events.lag(topic, partition, max(end - position.offset, 0))
 
     def _set_pauses(self) -> None:
         """Pause what is not adopted, held, or (pairs only) over its budget; resume the rest."""
@@ -225,7 +220,7 @@ class PairConsumer:
             or (tp.partition in over and tp.topic == self._pairs_topic)
         }
         paused = self._consumer.paused()
-        self._consumer.resume(*(paused - waiting))
+        resume(self._consumer, paused - waiting)
         self._consumer.pause(*(waiting - paused))
         self._events.paused(sum(tp.partition in owned for tp in waiting))
 

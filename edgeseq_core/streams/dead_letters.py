@@ -182,27 +182,28 @@ def _scan(consumer: KafkaConsumer, kafka: KafkaSettings, *, all_letters: bool) -
         if not partitions:
             raise ConfigError(f"there is no topic {topic} at {kafka.bootstrap}; start the services")
         consumer.assign(partitions)
-        ends = consumer.end_offsets(partitions)
-        starts = consumer.beginning_offsets(partitions)
         for tp in partitions:
             closed = 0 if all_letters else (consumer.committed(tp) or 0)
-            # a log that was re-created may end before what was closed in the former one
-            starts[tp] = max(starts[tp], closed if closed <= ends[tp] else 0)
-            consumer.seek(tp, starts[tp])
-        left = {tp for tp in partitions if starts[tp] < ends[tp]}
+            consumer.seek(tp, max(consumer.beginning_offsets([tp])[tp], closed))
+        ends: dict[TopicPartition, int] = {}
         idle = 0
-        while left:
+        while True:
             polled = consumer.poll(timeout_ms=POLL_MS)
             idle = 0 if polled else idle + 1
             if idle > IDLE_POLLS:
                 raise BrokerUnavailableError(
                     f"the broker at {kafka.bootstrap} stopped answering while reading {topic}"
                 )
+            for tp in partitions:
+                end = consumer.highwater(tp)  # end_offsets is too small on the embedded broker
+                if tp not in ends and end is not None:
+                    ends[tp] = end
+                    if end < consumer.position(tp):  # what was closed was in a former log
+                        consumer.seek_to_beginning(tp)
             for tp, records in polled.items():
                 yield from (r for r in records if r.offset < ends[tp])
-                if records[-1].offset + 1 >= ends[tp]:
-                    left.discard(tp)
-            left = {tp for tp in left if (consumer.position(tp) or 0) < ends[tp]}
+            if all(tp in ends and consumer.position(tp) >= ends[tp] for tp in partitions):
+                return
 
 
 def _describe(record: Record) -> DeadLetter:

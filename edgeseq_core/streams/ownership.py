@@ -17,14 +17,13 @@ from edgeseq_core.replay.buffer import Position, ReplayBuffer
 from edgeseq_core.settings import KafkaSettings
 from edgeseq_core.streams.connect import broker_errors
 from edgeseq_core.streams.events import ConsumerEvents
-from edgeseq_core.streams.log_identity import LogReader, plan_start, same_log
+from edgeseq_core.streams.log_identity import LogReader, Start, plan_start, same_log
 
 RETRY_FIRST_S = 0.05
 RETRY_LAST_S = 5.0
 ASK_TIMEOUT_MS = 2_000
 
 log = structlog.get_logger(__name__)
-Spans = dict[TopicPartition, tuple[int, int]]
 
 
 @dataclass
@@ -88,6 +87,8 @@ class Ownership:
         self._wait_s: dict[int, float] = {}
         self._given_up: dict[int, float] = {}  # fenced -> when to ask the group whose it is
         self._gaps: dict[TopicPartition, tuple[int, int]] = {}
+        self._truncated: set[TopicPartition] = set()
+        self._said: set[tuple[str, str]] = set()
         self.on_forget: Callable[[int], None] = lambda _: None
         self.missing_topics: set[str] = set()
 
@@ -141,10 +142,9 @@ class Ownership:
             tps = [tp for partition in due for tp in self._assigned(partition)]
             with broker_errors(self._kafka, "asking for offsets"):
                 beginnings = self._consumer.beginning_offsets(tps)
-                ends = self._consumer.end_offsets(tps)
             for partition in due:
-                spans = {t: (beginnings[t], ends[t]) for t in tps if t.partition == partition}
-                self._adopt(partition, names, spans)
+                mine = {tp: at for tp, at in beginnings.items() if tp.partition == partition}
+                self._adopt(partition, names, mine)
         except (BrokerError, StoreError) as error:
             self._later([p for p in due if p not in self.owned], str(error))
 
@@ -161,23 +161,17 @@ class Ownership:
             raise BrokerError(f"the broker at {self._kafka.bootstrap} lacks the topics {lacking}")
         return names
 
-    def _adopt(self, partition: int, names: dict[str, str], spans: Spans) -> None:
+    def _adopt(
+        self, partition: int, names: dict[str, str], beginnings: dict[TopicPartition, int]
+    ) -> None:
         owned = Owned(self._store.acquire("consumer", partition), {})
         stored = self._store.positions(partition)
-        for tp, (beginning, end) in spans.items():
+        for tp, beginning in beginnings.items():
             before = stored.get(tp.topic)
-            start = plan_start(before, names[tp.topic], beginning, end)
+            truncated = tp in self._truncated
+            start = plan_start(before, names[tp.topic], beginning, truncated=truncated)
             if start.reset is not None and before is not None:
-                self._events.log_reset(tp.topic)
-                log.error(
-                    f"log_{start.reset}",
-                    topic=tp.topic,
-                    partition=partition,
-                    was=f"{before.log}|{before.offset}",
-                    now=f"{start.position.log}|{start.position.offset}",
-                    missing_records=start.missing,
-                    what="the log is read from its earliest record",
-                )
+                self._say(tp, before, start)
             if start.position != before:
                 self._store.ingest(
                     partition,
@@ -190,9 +184,26 @@ class Ownership:
                 )
             owned.positions[tp.topic] = start.position
             self._consumer.seek(tp, start.position.offset)
+            self._truncated.discard(tp)
         self.owned[partition] = owned
         self.awaited.pop(partition, None)
         self._wait_s.pop(partition, None)
+
+    def _say(self, tp: TopicPartition, before: Position, start: Start) -> None:
+        """Count a changed log in each partition; say it once a topic."""
+        self._events.log_reset(tp.topic)
+        event = (tp.topic, start.position.log)
+        say = log.debug if event in self._said else log.error
+        self._said.add(event)
+        say(
+            f"log_{start.reset}",
+            topic=tp.topic,
+            partition=tp.partition,
+            was=f"{before.log}|{before.offset}",
+            now=f"{start.position.log}|{start.position.offset}",
+            missing_records=start.missing,
+            what="the log is read from its earliest record",
+        )
 
     def _later(self, partitions: Sequence[int], reason: str) -> None:
         for partition in partitions:
@@ -228,27 +239,34 @@ class Ownership:
         If not, they are read again: from the position, or as a log that has changed.
         """
         position = self.owned[tp.partition].positions[tp.topic]
-        if not same_log(position, names[tp.topic]) or first < position.offset:
+        if not same_log(position, names[tp.topic]):
             self.readopt([tp.partition])
             return False
         if first == position.offset:
             return True
-        # Transactions and compaction leave gaps; so does whatever made this consumer skip a record.
-        # A gap is believed when it is met twice and retention has not caused it.
-        gap = (position.offset, first)
-        if self._gaps.pop(tp, None) == gap:
-            return True
-        self._gaps[tp] = gap
+        # Transactions and compaction leave gaps; so would whatever made this consumer skip a record.
+        # What is met once is read again; what is met twice is so.
+        seen = (position.offset, first)
+        if self._gaps.pop(tp, None) != seen:
+            self._gaps[tp] = seen
+            self._consumer.seek(tp, position.offset)
+            return False
+        if first < position.offset:
+            self._lost_end(tp)
+            return False
         with broker_errors(self._kafka, "asking for a log's beginning"):
             beginning = self._consumer.beginning_offsets([tp])[tp]
         if beginning > position.offset:
             self.readopt([tp.partition])
-        else:
-            self._consumer.seek(tp, position.offset)
-        return False
+            return False
+        return True
+
+    def _lost_end(self, tp: TopicPartition) -> None:
+        self._truncated.add(tp)
+        self.readopt([tp.partition])
 
     def check_logs(self) -> None:
-        """Notice a log that changed while nothing comes from it."""
+        """Notice a log that changed while nothing comes from it; tell how far behind this is."""
         names = self.identities() if self.owned else {}
         changed = {
             partition
@@ -257,3 +275,13 @@ class Ownership:
             if not same_log(position, names[topic])
         }
         self.readopt(changed)
+        for partition, owned in list(self.owned.items()):
+            for topic, position in owned.positions.items():
+                tp = TopicPartition(topic, partition)
+                end = self._consumer.highwater(tp)
+                if end is None:
+                    continue
+                if 0 <= end < position.offset:
+                    self._lost_end(tp)
+                    break
+                self._events.lag(topic, partition, end - position.offset)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
+from edgeseq_core.engine import Generation, Limits, PairRow, Score, SourceRow, Stop
 from edgeseq_core.errors import SnapshotError
-from edgeseq_core.serving.engine import Generation, Limits, PairRow, Score, SourceRow, Stop
 
 BASE_DIGEST = "fake-base"
 

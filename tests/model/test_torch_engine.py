@@ -9,7 +9,7 @@ from edgeseq_core.errors import SnapshotError
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
 from edgeseq_core.model.torch_engine import TorchEngine
-from edgeseq_core.serving.engine import Limits, PairRow, SourceRow, Stop
+from edgeseq_core.engine import Limits, PairRow, SourceRow, Stop
 from edgeseq_core.testing.base import tiny_base
 from edgeseq_core.text.vocabulary import BOS, EOS
 
@@ -96,7 +96,9 @@ def test_a_row_is_stopped_between_tokens_without_stopping_others(engine: TorchEn
 def test_swap_replaces_one_task_and_drop_ends_it(engine: TorchEngine, base: Base) -> None:
     before = engine.generate([SourceRow("two", "abc")], Limits(max_tokens=9))
     engine.swap("one", "one-2", payload(base, 9))
-    after = engine.generate([SourceRow("one", "abc"), SourceRow("two", "abc")], Limits(max_tokens=9))
+    after = engine.generate(
+        [SourceRow("one", "abc"), SourceRow("two", "abc")], Limits(max_tokens=9)
+    )
     assert [g.snapshot_id for g in after] == ["one-2", "two-1"]
     assert after[1].target == before[0].target
     engine.drop("one")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaConsumer
 from redis import Redis
 
 from edgeseq_core.errors import (
@@ -21,7 +21,11 @@ from edgeseq_core.errors import (
     ServiceError,
     StateVersionError,
 )
-from edgeseq_core.settings import load_settings
+from edgeseq_core.keys import Topics
+from edgeseq_core.settings import KafkaSettings, load_settings
+from edgeseq_core.streams.topics import topic_specs
+from edgeseq_services.embedded.broker import EmbeddedBroker
+from edgeseq_services.embedded.topics import create_on_empty_broker
 from edgeseq_services.state_dir import StateDir, client_settings
 from edgeseq_services.supervisor import Backoff
 from edgeseq_services.up import MEMORY_NOTICE, Instance, up
@@ -41,9 +45,10 @@ def until(holds: Callable[[], object], timeout_s: float = 15) -> None:
         time.sleep(0.02)
 
 
-def topics(bootstrap: str) -> set[str]:
+def topics(bootstrap: str) -> dict[str, int]:
+    """Partitions by topic."""
     with KafkaAdminClient(bootstrap_servers=bootstrap) as admin:
-        return set(admin.list_topics())
+        return {t["name"]: len(t["partitions"]) for t in admin.describe_topics()}
 
 
 def test_state_survives_and_a_second_terminal_finds_the_servers(tmp_path: Path) -> None:
@@ -75,6 +80,22 @@ def test_a_restarted_broker_gets_its_topics_again(tmp_path: Path) -> None:
         until(lambda: "broker is ready again" in events)
         assert topics(instance.endpoints.kafka) == before
         assert len(before) == 7
+
+
+def test_topics_are_right_although_clients_make_the_broker_create_them(
+    restartable_broker: EmbeddedBroker,
+) -> None:
+    kafka = KafkaSettings(bootstrap=restartable_broker.bootstrap)
+    names = [spec.name for spec in topic_specs(Topics(kafka.topic_prefix), kafka.partitions)]
+    with KafkaConsumer(
+        *names, bootstrap_servers=kafka.bootstrap, allow_auto_create_topics=False
+    ) as nosy:
+        until(lambda: (nosy.poll(50), topics(kafka.bootstrap))[1].keys() >= set(names))
+        assert topics(kafka.bootstrap)["edgeseq.pairs"] == 4  # else this broker has been mended
+        create_on_empty_broker(kafka)
+        nosy.poll(200)
+    found = topics(kafka.bootstrap)
+    assert found == {s.name: s.partitions for s in topic_specs(Topics("edgeseq"), 8)}
 
 
 def test_what_the_store_acknowledged_survives_kill_9(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from edgeseq_core.errors import StoreUnavailableError
 from edgeseq_core.messages import Reply, Series
-from edgeseq_core.serving.engine import Generation, Limits
+from edgeseq_core.engine import Generation, Limits
 from edgeseq_core.serving.replies import MemoryReplyCache, SteadyReplyCache
 from edgeseq_core.testing.clock import FakeClock
 from edgeseq_core.testing.engine import FakeEngine, fake_payload

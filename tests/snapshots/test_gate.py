@@ -1,7 +1,7 @@
 import math
 import random
 
-from edgeseq_core.serving.engine import Score
+from edgeseq_core.engine import Score
 from edgeseq_core.snapshots.gate import Gate
 
 GATE = Gate(loss_slack=0.01, exact_slack=0.04)
@@ -51,7 +51,10 @@ def test_lost_exact_matches_hold_even_when_the_loss_is_equal() -> None:
 
 def test_a_loss_that_is_no_number_is_held() -> None:
     broken = [Score(math.nan, 8, True)] * 8
-    assert GATE.decide({"recent": broken}, {"recent": scores(1, pairs=8)}, drift=False).verdict == "hold"
+    assert (
+        GATE.decide({"recent": broken}, {"recent": scores(1, pairs=8)}, drift=False).verdict
+        == "hold"
+    )
 
 
 def test_noise_within_one_standard_error_is_no_reason() -> None:

@@ -48,7 +48,7 @@ class Limits:
     """Bounds of one ``generate`` call; ``stop(row)`` is asked before each token."""
 
     max_tokens: int = 96
-    stop: Callable[[int], Stop | None] = lambda row: None
+    stop: Callable[[int], Stop | None] = lambda _row: None
 
 
 class Engine(Protocol):
