@@ -46,8 +46,8 @@ from edgeseq_core.streams.producer import RecordProducer
 
 log = structlog.get_logger(__name__)
 
-FETCH_MAX_WAIT_MS = 10  # some brokers look for new records only when this wait ends
-CONTROL_FETCH_MAX_WAIT_MS = 50
+FETCH_MAX_WAIT_MS = 20  # some brokers look for new records only when this ends; idle, it costs CPU
+CONTROL_FETCH_MAX_WAIT_MS = 100
 POLL_MS = 100
 # A poll must empty what was fetched: kafka-python 3.0.12 never returns to the rest of a fetch whose
 # partition was paused in between (its slot for it stays taken by a drained one).

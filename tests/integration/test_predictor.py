@@ -23,9 +23,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
-def shared(
-    kafka_broker: Broker, redis_url: str
-) -> Iterator[tuple[World, Running]]:
+def shared(kafka_broker: Broker, redis_url: str) -> Iterator[tuple[World, Running]]:
     """One predictor that serves ``dates`` and ``verbs``, for tests that leave it as it was."""
     world = World(kafka_broker, redis_url)
     world.promote("dates", 1)
@@ -452,9 +450,7 @@ def test_a_predictor_told_to_stop_answers_what_it_accepted(world: World, tmp_pat
             process.wait()
 
 
-def test_without_redis_requests_are_still_answered(
-    kafka_broker: Broker, tmp_path: Path
-) -> None:
+def test_without_redis_requests_are_still_answered(kafka_broker: Broker, tmp_path: Path) -> None:
     from tests.redis_server import RedisServer, debian_redis
 
     server = RedisServer(debian_redis(), tmp_path)

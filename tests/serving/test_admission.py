@@ -80,9 +80,7 @@ def test_a_full_queue_refuses_and_keeps_room_for_urgent_ones(clock: FakeClock) -
 
 
 def test_expired_requests_leave_before_compute(admission: Admission, clock: FakeClock) -> None:
-    admission.offer(
-        [queued(clock, request_id="a", timeout_ms=100), queued(clock, request_id="b")]
-    )
+    admission.offer([queued(clock, request_id="a", timeout_ms=100), queued(clock, request_id="b")])
     clock.advance(0.1)
     taken = admission.take(4)
     assert (ids(taken.batch), ids(taken.expired)) == (["b"], ["a"])

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from edgeseq_core.engine import Generation, Limits
 from edgeseq_core.errors import StoreUnavailableError
 from edgeseq_core.messages import Reply, Series
-from edgeseq_core.engine import Generation, Limits
 from edgeseq_core.serving.replies import MemoryReplyCache, SteadyReplyCache
 from edgeseq_core.testing.clock import FakeClock
 from edgeseq_core.testing.engine import FakeEngine, fake_payload
@@ -43,7 +43,9 @@ def test_an_answer_names_snapshot_confidence_and_timings(clock: FakeClock) -> No
 def test_one_batch_answers_many_tasks_in_the_order_asked(clock: FakeClock) -> None:
     engine = serving(dates="d", verbs="v")
     predictor = predictor_of(engine, clock)
-    replies = ask(predictor, request("ab", task="verbs"), request("cd"), request("ef", task="verbs"))
+    replies = ask(
+        predictor, request("ab", task="verbs"), request("cd"), request("ef", task="verbs")
+    )
     assert [r.hypotheses[0].target for r in replies] == ["ba~v", "dc~d", "fe~v"]
     assert len(engine.batches) == 1
 

@@ -264,7 +264,12 @@ def test_a_trained_pair_names_its_snapshot(world: World, monkeypatch: pytest.Mon
     learnt = {"now": False}
     monkeypatch.setattr(world.registry, "is_learnt", lambda _task, _step: learnt["now"])
     held = reader.answer(query("p"))
-    assert (held.state, held.step, held.in_champion, held.snapshot_id) == ("trained", 2, False, None)
+    assert (held.state, held.step, held.in_champion, held.snapshot_id) == (
+        "trained",
+        2,
+        False,
+        None,
+    )
     world.promote("dates", 1)
     third = world.promote("dates", 3)
     world.promote("dates", 4)
