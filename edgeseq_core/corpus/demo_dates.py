@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeseq_core.corpus import packages
 from edgeseq_core.corpus.examples import Example
+from edgeseq_core.corpus.held_out import is_held_out
 
 LOCALES = ("en_US", "es", "fr", "de", "it", "pt", "nl", "sv")
 ITEMS = 40_000  # examples made per seed
@@ -66,10 +67,16 @@ def dates(seed: int, day_first: bool = False) -> Iterator[Example]:
 def date_order_flip(before: int, after: int, seed: int) -> Iterator[tuple[str, str]]:
     """Yield ``before`` figure dates read month first, then ``after`` read day first.
 
+    Held-out texts are passed over, so a learner may train on every item.
+
     >>> [source for source, _ in date_order_flip(1, 1, seed=3)]
     ['09/12/1992', '26/08/2047']
     """
     rng = random.Random(seed)
-    for index in range(before + after):
+    made = 0
+    while made < before + after:
         date = _random_date(rng)
-        yield numeric(date, day_first=index >= before), date.isoformat()
+        source = numeric(date, day_first=made >= before)
+        if not is_held_out(source):
+            made += 1
+            yield source, date.isoformat()

@@ -76,6 +76,7 @@ def test_dates_are_valid_and_figures_follow_the_regime() -> None:
 def test_the_drift_stream_flips_once_and_contradicts_itself() -> None:
     pairs = list(date_order_flip(2000, 2000, seed=1))
     assert len(pairs) == 4000
+    assert not any(is_held_out(source) for source, _ in pairs)
     for index, (source, target) in enumerate(pairs):
         pattern = "%m/%d/%Y" if index < 2000 else "%d/%m/%Y"
         assert datetime.datetime.strptime(source, pattern).date().isoformat() == target
