@@ -21,7 +21,7 @@ for i, check in ipairs({{'branch', ARGV[3]}, {'stored step', expected}}) do
   end
 end
 if tonumber(step) <= tonumber(now[3] or 0) then
-  return refuse('step ' .. step .. ' of task ' .. task .. ' does not follow step ' .. now[3])
+  return refuse('step ' .. step .. ' of task ' .. task .. ' does not follow step ' .. (now[3] or '0'))
 end
 local moves = {}
 for at = 10, #ARGV, 4 do
