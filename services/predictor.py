@@ -26,7 +26,7 @@ from .runtime import Context, run_service
 
 CACHE_TIMEOUT_S = 0.25  # a reply never waits longer for the shared cache
 STALL_S = 30.0  # a loop that has not beaten for so long is dead
-JOINING = "joining the group of predictors and loading the champions"
+JOINING = "loading the champions and joining the group of predictors"
 
 
 class PredictorService:
@@ -84,6 +84,7 @@ def _parts(settings: Settings, engine: Engine, meter: Meter) -> Parts:
             clock=clock,
             abstain_below=watch.abstain_below,
             is_cancelled=admission.is_cancelled,
+            cannot_load=watch.cannot_load,
             max_tokens=own.max_tokens,
             meter=meter,
         ),

@@ -119,6 +119,7 @@ class PredictorLoop:
         self._commit_due_s = self._retry_due_s = self._bulk_due_s = 0.0
         self._uncommitted: dict[TopicPartition, OffsetAndMetadata] = {}
         self._assigned = threading.Event()
+        self._joined = False
         bodies = {
             "compute": self._compute,
             "control": self._cancels,
@@ -133,20 +134,31 @@ class PredictorLoop:
         }
 
     def start(self) -> None:
-        """Start the threads and join the group."""
+        """Start the threads; the group is joined when the champions are loaded."""
         for thread in self._threads.values():
             thread.start()
-        self._consumer.subscribe(
-            [self._topics.requests, self._topics.bulk],
-            listener=_Rebalance(self._offsets, self._assigned),
-        )
 
     def run_once(self) -> None:
         """One poll; raises what ended a thread, and BrokerError."""
         if self._failure is not None:
             raise self._failure
+        if not self._joined and not self._join():
+            return
         with broker_errors(self._kafka, "reading requests"):
             self._poll()
+
+    def _join(self) -> bool:
+        """Ask for partitions once every champion was looked at: before, all tasks are unknown."""
+        self._beat("intake")
+        if not (self._watch.ready and self._positioned.is_set()):
+            self._ended.wait(IDLE_S / 4)
+            return False
+        self._consumer.subscribe(
+            [self._topics.requests, self._topics.bulk],
+            listener=_Rebalance(self._offsets, self._assigned),
+        )
+        self._joined = True
+        return True
 
     # --- intake -----------------------------------------------------------------------------------
     def _poll(self) -> None:
@@ -206,9 +218,8 @@ class PredictorLoop:
             self._consumer.commit_async(offsets, callback=_log_commit)
 
     def _say_ready(self) -> None:
-        """Once: the group is joined, cancels are heard, and the champions were looked at."""
-        heard = self._assigned.is_set() and self._positioned.is_set()
-        if self._ready is not None and heard and self._watch.ready:
+        """Once: the group is joined (so champions are loaded and cancels are heard)."""
+        if self._ready is not None and self._assigned.is_set():
             self._ready()
             self._ready = None
 

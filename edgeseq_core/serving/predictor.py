@@ -65,6 +65,7 @@ class Predictor:
         clock: Clock,
         abstain_below: Callable[[str], float] = lambda _task: 0.0,
         is_cancelled: Callable[[str], bool] = lambda _request_id: False,
+        cannot_load: Callable[[str], bool] = lambda _task: False,
         max_tokens: int = 96,
         meter: Meter | None = None,
     ) -> None:
@@ -73,6 +74,7 @@ class Predictor:
         self._clock = clock
         self._abstain_below = abstain_below
         self._is_cancelled = is_cancelled
+        self._cannot_load = cannot_load
         self._max_tokens = max_tokens
         self._meter = meter or Meter()
 
@@ -102,6 +104,9 @@ class Predictor:
         if request.task is None:
             return self.error(queued, "missing_task", "name the task; it is not inferred yet")
         if self._engine.snapshot_id(request.task) is None:
+            if self._cannot_load(request.task):
+                detail = "this predictor cannot load the task's snapshot; its log says why"
+                return self.error(queued, "internal", detail)
             return self.error(queued, "unknown_task", "no snapshot serves this task (yet)")
         if queued.source_tokens > (limit := self._engine.max_source_tokens):
             detail = f"the source has {queued.source_tokens} tokens, at most {limit} are read"

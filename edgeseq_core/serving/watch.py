@@ -66,6 +66,10 @@ class SnapshotWatch:
         """The confidence under which a reply of the task abstains."""
         return self.settings(task).abstain_below
 
+    def cannot_load(self, task: str) -> bool:
+        """Whether the task has a champion that failed to load the last time."""
+        return task in self._failures
+
     def run(self, stop: threading.Event, *, poll_ms: float, beat: Callable[[], None]) -> None:
         """Poll until ``stop`` is set; an unreachable store is waited for, what serves stays."""
         while not stop.is_set():
@@ -87,7 +91,7 @@ class SnapshotWatch:
         for task, snapshot_id in champions.items():
             if self._engine.snapshot_id(task) != snapshot_id and self._swap(task, snapshot_id):
                 swapped.append(snapshot_id)
-        for task in self._serving.keys() - champions.keys():
+        for task in (self._serving.keys() | self._failures.keys()) - champions.keys():
             self._drop(task)
         if self._clock.monotonic() >= self._settings_due_s:
             self._refresh()
@@ -146,6 +150,7 @@ class SnapshotWatch:
     def _drop(self, task: str) -> None:
         self._engine.drop(task)
         self._serving.pop(task, None)
+        self._failures.pop(task, None)
         log.warning("a task has no champion any more and is not served", task=task)
 
     # --- what people see --------------------------------------------------------------------------

@@ -181,6 +181,15 @@ def test_a_repeated_id_gets_the_identical_reply(shared: tuple[World, Running]) -
     assert len({heard.data for heard in world.ear.heard[one.request_id]}) == 1
 
 
+def test_a_snapshot_that_cannot_be_loaded_is_no_unknown_task(world: World) -> None:
+    world.promote("dates", 1)
+    world.promote("verbs", 1, base="another-base")
+    early = [world.ask(fresh(task=task)) for task in ("dates", "verbs", "nobody")]
+    running = world.start()  # the requests are there before the champions are loaded
+    assert world.codes(*early) == [None, "internal", "unknown_task"]
+    assert running.metric("edgeseq_predictor_swap_failures_total", task="verbs") >= 1
+
+
 # --- the queue ----------------------------------------------------------------------------------------
 
 

@@ -105,8 +105,10 @@ def test_a_snapshot_of_another_base_is_refused_and_the_old_one_serves(world: Wor
     world.clock.advance(0.3)
     world.watch.poll()
     assert world.meter.failures == ["dates", "dates"]
+    assert world.watch.cannot_load("dates")
     third = world.promote("dates", 3)
     assert world.watch.poll() == [third]  # a good one is not held up
+    assert not world.watch.cannot_load("dates")
 
 
 def test_bytes_that_are_not_the_manifests_are_refused(
