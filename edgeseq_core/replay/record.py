@@ -93,11 +93,8 @@ def unpack(data: bytes, digest: bytes) -> PairRecord:
             f"a stored pair was encoded for base {header.digest.hex()}, this one is "
             f"{digest.hex()}: start with the base the store was filled under"
         )
-    letter, width = ("I", 4) if header.flags & _WIDE else ("H", 2)
-    count = header.sources + header.targets
-    if len(rest) != count * width:
-        raise _damaged(data)
-    ids: tuple[int, ...] = struct.unpack(f"<{count}{letter}", rest)
+    letter = "I" if header.flags & _WIDE else "H"
+    ids: tuple[int, ...] = struct.unpack(f"<{header.sources + header.targets}{letter}", rest)
     return PairRecord(
         producer=texts[0],
         pair_id=texts[1],
@@ -127,8 +124,13 @@ def _open(data: bytes) -> tuple[_Header, list[str], bytes]:
     if len(data) < _HEADER.size:
         raise _damaged(data)
     header = _Header(*_HEADER.unpack_from(data))
+    names = (header.producer_bytes, header.pair_id_bytes, header.topic_bytes)
+    width = 4 if header.flags & _WIDE else 2
+    tokens = header.sources + header.targets
+    if len(data) != _HEADER.size + sum(names) + tokens * width:
+        raise _damaged(data)
     texts, at = [], _HEADER.size
-    for length in (header.producer_bytes, header.pair_id_bytes, header.topic_bytes):
+    for length in names:
         texts.append(data[at : at + length])
         at += length
     try:

@@ -75,6 +75,13 @@ def test_a_cut_record_is_damaged(record: PairRecord, data: st.DataObject) -> Non
         unpack(cut, DIGEST)
 
 
+def test_a_record_without_tokens_cut_in_its_names_is_damaged() -> None:
+    whole = pack(a_record(source="", target=""), DIGEST)
+    for length in range(1, len(whole)):
+        with pytest.raises(StoreError, match="is damaged"):
+            owner_of(whole[:length])
+
+
 def test_another_digest_is_refused() -> None:
     data = pack(a_record(), DIGEST)
     with pytest.raises(StateVersionError, match=r"encoded for base 382062797465732e"):
