@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import (
     AuthorizationError,
@@ -133,17 +133,3 @@ def open_admin(kafka: KafkaSettings, *, client_id: str) -> KafkaAdminClient:
     """A client that describes and creates topics."""
     with broker_errors(kafka, "connecting"):
         return KafkaAdminClient(**client_arguments(kafka, client_id))
-
-
-def resume(consumer: KafkaConsumer, partitions: Collection[TopicPartition]) -> None:
-    """Resume paused partitions.
-
-    kafka-python 3.0.12 parks the rest of a fetch when its partition is paused, and takes it up again
-    only while no other partition's fetch is at hand, which on a broker that answers empty fetches is
-    never: the partition would stand still.  What is parked is dropped here, and fetched again.
-    """
-    parked = getattr(consumer._fetcher, "_paused_partition_records", {})
-    for partition in partitions:
-        if parked.pop(partition, None) is not None:
-            consumer.seek(partition, consumer.position(partition))
-    consumer.resume(*partitions)

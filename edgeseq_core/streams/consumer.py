@@ -25,10 +25,11 @@ from edgeseq_core.keys import Topics
 from edgeseq_core.messages import Control, Feedback, Pair
 from edgeseq_core.settings import KafkaSettings
 from edgeseq_core.streams.budget import FreshBudget
-from edgeseq_core.streams.connect import broker_errors, resume
+from edgeseq_core.streams.connect import broker_errors
 from edgeseq_core.streams.dead_letters import Record
 from edgeseq_core.streams.events import ConsumerEvents
 from edgeseq_core.streams.intake import Intake
+from edgeseq_core.streams.kafka_defects import finish_join, resume
 from edgeseq_core.streams.ownership import RETRY_FIRST_S, RETRY_LAST_S, Ownership
 from edgeseq_core.streams.placing import Batch, Placer
 
@@ -118,6 +119,7 @@ class PairConsumer:
         self._set_pauses()
         with broker_errors(self._kafka, "reading pairs"):
             polled = self._consumer.poll(timeout_ms=self._wait_ms(timeout_ms))
+        finish_join(self._consumer)
         self._ownership.take_changes()
         ordered = [(tp, polled[tp]) for topic in self._kinds for tp in polled if tp.topic == topic]
         for tp, records in self._verified(ordered):

@@ -93,7 +93,10 @@ class Ownership:
         self.missing_topics: set[str] = set()
 
     def join(self) -> None:
-        """Join the group."""
+        """Join the group, knowing the partitions: else the first assignment would be empty."""
+        with broker_errors(self._kafka, "asking for partitions"):
+            for topic in self._topics:
+                self._consumer.partitions_for_topic(topic)
         self._consumer.subscribe(topics=list(self._topics), listener=self._listener)
 
     def take_changes(self) -> None:

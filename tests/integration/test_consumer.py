@@ -7,11 +7,18 @@ import time
 from typing import Any
 
 import pytest
+from kafka import KafkaAdminClient
 
-from edgeseq_core import keys
+from edgeseq_core.errors import BrokerUnavailableError, ConfigError
 from edgeseq_core.keys import partition_of
-from edgeseq_core.messages import Feedback, Pair, Series, encode
-from edgeseq_core.streams.dead_letters import redrive
+from edgeseq_core.messages import Feedback, Series, encode
+from edgeseq_core.replay.buffer import TaskSettings
+from edgeseq_core.replay.rules import StoreLimits
+from edgeseq_core.settings import ConsumerSettings
+from edgeseq_core.streams.dead_letters import DeadLetterProducer, redrive
+from edgeseq_core.streams.producer import RecordProducer
+from edgeseq_core.streams.topics import create_topics
+from tests.brokers import Broker
 from tests.integration.consumer_rig import PARTITIONS, TASKS, Rig, broken, many, pair
 
 pytestmark = pytest.mark.timeout(90)
@@ -97,8 +104,6 @@ def test_a_series_is_quarantined_not_trained(rig: Rig) -> None:
 def test_what_the_store_refuses_is_dead_lettered(
     make_rig: Any, kafka_broker: Any, limits: dict[str, Any], reason: str
 ) -> None:
-    from edgeseq_core.replay.buffer import TaskSettings
-    from edgeseq_core.replay.rules import StoreLimits
 
     rig: Rig = make_rig(kafka_broker.bootstrap, limits=StoreLimits(**limits))
     rig.store.set_task("dates", TaskSettings())
@@ -129,7 +134,7 @@ def test_redrive_puts_a_wrong_partition_right(rig: Rig) -> None:
     rig.run(consumer, until=lambda: rig.stored("dates") == ["p1"] and events.letters.total() == 3)
     (again,) = rig.letters()  # the junk came back; what was redriven is closed
     assert (again.reason, again.attempts) == ("undecodable", 2)
-    with pytest.raises(Exception, match="no dead letter 0/99"):
+    with pytest.raises(ConfigError, match="no dead letter 0/99"):
         redrive(rig.kafka, names=["0/99"])
 
 
@@ -181,27 +186,44 @@ def test_a_fenced_consumer_changes_nothing_until_the_group_confirms_it(rig: Rig)
     rig.run(consumer, until=lambda: rig.stored("dates") == ["p1"])
 
 
-def test_the_position_waits_for_the_dead_letter(rig: Rig) -> None:
-    from kafka import KafkaAdminClient
+def test_the_position_waits_for_the_dead_letter(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = []
 
+    def refuse(self: DeadLetterProducer, letters: Any) -> None:
+        attempts.append(len(letters))
+        raise BrokerUnavailableError("the broker acknowledges nothing")
+
+    consumer, events = rig.open()
+    rig.ready(consumer)
+    rig.send_raw(b"junk")
+    rig.send(pair("p1"), pair("g1", task="glosses"))
+    with monkeypatch.context() as patched:
+        patched.setattr(DeadLetterProducer, "put", refuse)
+        rig.run(consumer, until=lambda: len(attempts) > 2 and rig.stored() == ["g1"])
+        assert rig.position(rig.topics.pairs) == 0
+        assert events.letters.total() == 0
+    rig.run(consumer, until=lambda: set(rig.stored()) == {"p1", "g1"})
+    assert [letter.reason for letter in rig.letters()] == ["undecodable"]
+    assert rig.position(rig.topics.pairs) == 2
+
+
+def test_a_missing_dead_letter_topic_loses_nothing(make_rig: Any, apache_kafka: Broker) -> None:
+    rig: Rig = make_rig(apache_kafka.bootstrap)  # the embedded broker makes the topic by itself
     consumer, events = rig.open()
     rig.ready(consumer)
     with KafkaAdminClient(bootstrap_servers=rig.kafka.bootstrap) as admin:
         admin.delete_topics([rig.topics.dead_letters])
     rig.send_raw(b"junk")
-    rig.send(pair("p1"), pair("v1", task="glosses"))
+    rig.send(pair("p1"))
     rig.run(consumer, until=lambda: consumer.held_records > 0, timeout_s=40)
-    assert rig.position(rig.topics.pairs) <= 0
+    assert rig.position(rig.topics.pairs) == 0
     assert events.letters.total() == 0
-    from edgeseq_core.streams.topics import create_topics
-
     create_topics(rig.kafka)
-    rig.run(consumer, until=lambda: set(rig.stored()) == {"p1", "v1"}, timeout_s=40)
+    rig.run(consumer, until=lambda: rig.stored() == ["p1"], timeout_s=40)
     assert [letter.reason for letter in rig.letters()] == ["undecodable"]
 
 
 def test_pairs_pause_over_budget_and_feedback_flows(make_rig: Any, kafka_broker: Any) -> None:
-    from edgeseq_core.settings import ConsumerSettings
 
     rig: Rig = make_rig(
         kafka_broker.bootstrap,
@@ -249,7 +271,6 @@ def test_a_recreated_topic_is_noticed_and_read_from_its_start(rig: Rig) -> None:
 
 
 def test_a_broker_that_comes_back_empty_is_noticed(make_rig: Any, restartable_broker: Any) -> None:
-    from edgeseq_core.streams.topics import create_topics
 
     rig: Rig = make_rig(restartable_broker.bootstrap)
     consumer, events = rig.open()
@@ -263,15 +284,9 @@ def test_a_broker_that_comes_back_empty_is_noticed(make_rig: Any, restartable_br
         consumer.run_once(timeout_ms=50)
     create_topics(rig.kafka)
     rig.producer.close()
-    from edgeseq_core.streams.producer import RecordProducer
 
     rig.producer = RecordProducer(rig.kafka, client_id="test")
     rig.send(*[pair(f"q{i}") for i in range(3)])
     rig.run(consumer, until=lambda: len(rig.stored("dates")) == 8, timeout_s=40)
     assert rig.stored("dates")[5:] == ["q0", "q1", "q2"]
     assert events.resets == {"pairs": PARTITIONS, "feedback": PARTITIONS, "control": PARTITIONS}
-
-
-def test_names_in_headers_are_defined_once() -> None:
-    assert keys.HEADER_ID == "edgeseq-id"
-    assert isinstance(pair("p"), Pair)

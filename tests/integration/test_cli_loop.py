@@ -1,0 +1,117 @@
+"""The loop as a newcomer meets it: `edgeseq up` in one terminal, commands in another."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeseq_core.testing.base import write_tiny_base
+from edgeseq_services.embedded.ports import free_port
+
+START_S = 90
+LEARN_S = 60
+COMMAND = (sys.executable, "-m", "edgeseq_services.cli")
+
+
+class Terminal:
+    """Runs commands against the instance in one folder."""
+
+    def __init__(self, directory: Path, env: dict[str, str]) -> None:
+        self.directory, self.env = directory, env
+
+    def start(self) -> subprocess.Popen[str]:
+        """`edgeseq up`, once it says that it is ready."""
+        process = subprocess.Popen(
+            [*COMMAND, "up", "--dir", str(self.directory), "--json"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self.env,
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if json.loads(line)["event"] == "ready":
+                return process
+        pytest.fail("edgeseq up ended before it was ready")
+
+    def run(self, *arguments: str, code: int = 0) -> list[Any]:
+        """What a command prints as JSON."""
+        done = subprocess.run(
+            [*COMMAND, *arguments, "--dir", str(self.directory), "--json"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=self.env,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def until(self, arguments: tuple[str, ...], **wanted: Any) -> dict[str, Any]:
+        """Ask until the first object has these values."""
+        deadline, found = time.monotonic() + LEARN_S, {}
+        while time.monotonic() < deadline:
+            (found,) = self.run(*arguments)
+            if wanted.items() <= found.items():
+                return found
+        pytest.fail(f"{arguments}: {wanted} did not come, but {found}")
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    env = {**os.environ, "EDGESEQ_BASE__PATH": str(write_tiny_base(tmp_path / "base.safetensors"))}
+    for service in ("CONSUMER", "LEARNER", "PREDICTOR"):
+        env[f"EDGESEQ_{service}__HTTP_PORT"] = str(free_port())
+    return Terminal(tmp_path / "state", env)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(START_S + 5 * LEARN_S)
+def test_teach_ask_correct_and_roll_back(terminal: Terminal, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs"
+    pairs.write_text("".join(f"source {n}\ttarget {n % 7}\n" for n in range(200)) + "no pair\n")
+    instance = terminal.start()
+    try:
+        assert (
+            terminal.run("predict", "mine", "source 1", code=1)[0]["error"]["code"]
+            == "unknown_task"
+        )
+        (taught,) = terminal.run("teach", "mine", str(pairs), "--id-prefix", "file")
+        assert (taught["count"], taught["malformed_count"]) == (200, 1)
+
+        (correction,) = terminal.run("correct", "mine", "source 1", "one")
+        named = ("mine", "edgeseq-cli", correction["pair_id"])
+        learnt = terminal.until(("pair", *named), state="trained", in_champion=True)
+        assert learnt["snapshot_id"].startswith("mine-")
+
+        (answer,) = terminal.run("predict", "mine", "source 1")
+        assert answer["error"] is None
+        served = {one["snapshot_id"] for one in terminal.run("snapshots", "mine", "--limit", "0")}
+        assert answer["snapshot_id"] in served
+
+        (again,) = terminal.run("teach", "mine", str(pairs), "--id-prefix", "file")
+        assert again["count"] == 200
+        terminal.run("correct", "mine", "source 2", "two")
+        (status,) = terminal.run("status")[0]["tasks"]
+        total = status["learnt"] + sum(status["buffer_pairs"][p] for p in ("recent", "probe"))
+        assert (
+            total + status["waiting_bulk"] + status["waiting_corrections"] <= 202
+        )  # no pair twice
+
+        (back,) = terminal.run("rollback", "mine", "--reason", "a test")
+        assert back["ok"]
+        terminal.until(("predict", "mine", "source 1"), snapshot_id=back["champion"])
+        assert terminal.run("status")[0]["tasks"][0]["pinned"]
+        assert {one["level"] for one in terminal.run("doctor")} <= {"ok", "warning"}
+    finally:
+        instance.send_signal(signal.SIGTERM)
+        instance.communicate(timeout=60)
+    assert instance.returncode == 0
+    terminal.run("predict", "mine", "source 1", code=2)  # nothing runs there any more
