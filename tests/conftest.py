@@ -7,6 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.brokers import (  # noqa: F401 - fixtures; imported once, so that a session has one of each
+    apache_kafka,
+    docker_kafka,
+    embedded_broker,
+    kafka_broker,
+    restartable_broker,
+    topic_prefix,
+)
 from tests.redis_server import RedisServer, debian_redis, embedded_valkey
 
 

@@ -88,7 +88,7 @@ def teach(
             last = f"edgeseq pair {task} {done.producer} {done.pair_ids[-1]}"
             say((f"what became of the last: {last}", "dim"))
         if malformed:
-            warn(f"{len(malformed)} lines are no pairs and were left out")
+            warn(f"lines left out because they are no pairs: {len(malformed)}")
     return 0 if done.count else 1
 
 
@@ -166,7 +166,7 @@ def list_letters(
             )
             for letter in letters
         ),
-        title=f"{len(letters)} dead letters",
+        title=f"dead letters: {len(letters)}",
     )
 
 

@@ -107,7 +107,7 @@ def status(*, common: Common = Common()) -> None:  # noqa: B008 - frozen
 def _row(task: TaskOverview) -> tuple[str, ...]:
     waiting = str(task.waiting_corrections + task.waiting_bulk)
     if task.waiting_corrections:
-        waiting += f" ({task.waiting_corrections} corrections)"
+        waiting += f" (corrections: {task.waiting_corrections})"
     champion = (task.champion or "none") + (" (pinned)" if task.pinned else "")
     drift = "unknown"
     if task.drift is not None:

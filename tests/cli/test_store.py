@@ -123,7 +123,7 @@ def test_status_of_a_task(run: Run, stored: Stored) -> None:
     assert expected.items() <= task.items()
     text = run("status")
     assert champion in text.out
-    assert "3 (1 corrections)" in text.out
+    assert "3 (corrections: 1)" in text.out
 
 
 def test_snapshots_of_a_task(run: Run, stored: Stored) -> None:
