@@ -1,0 +1,93 @@
+"""What a record becomes: a pair in the store's form, or a letter with its reason."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass, field
+
+from edgeseq_core.keys import partition_of
+from edgeseq_core.messages import Feedback, Pair, encode
+from edgeseq_core.replay.record import unpack
+from edgeseq_core.streams.intake import Intake, IntakeLimits, names_of
+from edgeseq_core.testing.clock import FakeClock
+from edgeseq_core.text.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary(string.printable)
+DIGEST = b"12345678"
+NOW_MS = FakeClock().wall_ms()
+PARTITION = partition_of("dates", 8)
+
+
+@dataclass
+class FakeRecord:
+    value: bytes | None
+    key: bytes | None = b"dates"
+    partition: int = PARTITION
+    offset: int = 7
+    topic: str = "e.pairs"
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+def pair(**changes: object) -> Pair:
+    fields = {
+        "pair_id": "p1",
+        "producer": "erp",
+        "task": "dates",
+        "source": "Grüße \U0001f600",
+        "target": "ok",
+        "sent_at_ms": NOW_MS,
+    }
+    return Pair.model_validate(fields | changes)
+
+
+def intake() -> Intake:
+    return Intake(VOCABULARY, DIGEST, partitions=8, limits=IntakeLimits(), clock=FakeClock())
+
+
+def test_a_pair_is_stored_as_tokens_that_give_its_text_back() -> None:
+    taken = intake().take([FakeRecord(encode(pair()))], Pair)
+    (stored,) = taken.pairs
+    record = unpack(stored.record, DIGEST)
+    assert VOCABULARY.decode(record.source_ids) == "Grüße \U0001f600"
+    assert VOCABULARY.decode(record.target_ids) == "ok"
+    assert (stored.task, stored.offset, stored.arrived_ms) == ("dates", 7, NOW_MS)
+    assert not stored.correction
+
+
+def test_feedback_is_a_correction() -> None:
+    fields = pair().model_dump() | {"kind": "feedback", "request_id": "r1"}
+    taken = intake().take([FakeRecord(encode(Feedback(**fields)))], Feedback)
+    assert taken.pairs[0].correction
+
+
+def test_the_longest_pair_fits() -> None:
+    longest = pair(source="\U0001f600" * 1024, target="\U0001f600" * 1024)
+    (stored,) = intake().take([FakeRecord(encode(longest))], Pair).pairs
+    assert len(unpack(stored.record, DIGEST).source_ids) == 4096
+
+
+def test_the_clock_may_be_a_little_ahead() -> None:
+    ahead = [pair(sent_at_ms=NOW_MS + ms) for ms in (300_000, 300_001)]
+    taken = intake().take([FakeRecord(encode(p)) for p in ahead], Pair)
+    assert len(taken.pairs) == 1
+    assert [letter.reason for letter in taken.letters] == ["clock"]
+
+
+def test_a_pair_in_another_partition_is_named() -> None:
+    wrong = [
+        FakeRecord(encode(pair()), partition=(PARTITION + 1) % 8),
+        FakeRecord(encode(pair()), key=None),
+        FakeRecord(encode(pair()), key=b"verbs"),
+    ]
+    letters = intake().take(wrong, Pair).letters
+    assert [letter.reason for letter in letters] == ["wrong_partition"] * 3
+    assert "partition 7 of 8" in letters[0].detail
+
+
+def test_names_come_from_the_message_or_the_headers() -> None:
+    assert names_of(FakeRecord(encode(pair()))) == ("dates", "erp", "p1")
+    headers = [("edgeseq-producer", b"erp"), ("edgeseq-id", b"p9")]
+    assert names_of(FakeRecord(b"junk", headers=headers)) == ("dates", "erp", "p9")
+    assert names_of(FakeRecord(b"junk")) is None
+    assert names_of(FakeRecord(b"junk", key=b"\xff", headers=headers)) is None
+    assert names_of(FakeRecord(None, key=None)) is None
