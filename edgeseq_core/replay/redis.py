@@ -5,7 +5,8 @@ Reads are plain pipelines or scripts, never MULTI: a full Redis refuses MULTI, e
 Layout of a task: hash ``records`` holds key -> name digest (16 bytes) and record; each part is a
 sorted set of keys, scored by a sequence number (corrections, bulk, recent) or by priority (probe,
 reservoir); hash ``counters`` holds bytes per part and totals; ``state``, ``checkpoints`` and
-``journal`` are the learner's.  Bytes count records only.
+``journal`` are the learner's.  Bytes count records only; a pair takes about 450 more in Redis for
+its key, its part and the memory of its id.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class TaskState:
             if held <= budget_bytes and held - len(self.records[key].record) <= room:
                 return
             self.take(key)
-            self.threshold = min(self.threshold, priority)
+            self.threshold = priority  # all that is left is below it
 
     def drop_checkpoint(self, step: int) -> None:
         """Delete a checkpoint unless the learner or a kept snapshot stands on it."""

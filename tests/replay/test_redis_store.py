@@ -60,6 +60,28 @@ def test_every_key_of_a_partition_has_its_hash_tag(redis_url: str, prefix: str) 
     assert {key.split("}")[0] for key in found} == {f"{{{prefix}:p{PARTITION}"}
 
 
+def test_no_checkpoint_or_payload_is_kept_for_nothing(redis_url: str, prefix: str) -> None:
+    stores = redis_stores(redis_url, prefix, kept_promotions=2, kept_held=1)
+    client, keys = connect(redis_url), Keys(prefix, PARTITION)
+
+    def kept(name: str) -> set[bytes]:
+        found: Any = client.hkeys(keys.of_task(TASK, name))
+        return set(found)
+
+    for _ in range(4):
+        stores.serve_step()
+        stores.commit()
+        stores.offer(verdict="hold")
+        stores.commit()
+    assert kept("checkpoints") == {b"7", b"10", b"11", b"12"}  # promoted, held, current
+    first = stores.registry.history(TASK)[4].manifest.snapshot_id  # step 7
+    champion = stores.registry.status(TASK).champion
+    stores.registry.rollback(TASK, first, expected_champion=champion, now_ms=1, journal="{}")
+    assert kept("checkpoints") == {b"7", b"10", b"11"}
+    assert kept("payloads") == kept("kept")
+    assert len(kept("manifests")) == 8
+
+
 def test_scripts_name_no_key_but_those_they_are_given() -> None:
     for package in ("edgeseq_core.replay", "edgeseq_core.snapshots"):
         for script in files(package).joinpath("lua").iterdir():

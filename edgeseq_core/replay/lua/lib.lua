@@ -83,7 +83,7 @@ end
 -- Evict the largest priorities.  A pair stays while the bytes before it leave room for the largest
 -- record: then whether it stays does not depend on its own size, and the sample is uniform.
 local function shrink_reservoir(counters, records, reservoir, budget, share)
-  local stored = redis.call('HMGET', counters, 'bytes:reservoir', 'largest_bytes', 'threshold')
+  local stored = redis.call('HMGET', counters, 'bytes:reservoir', 'largest_bytes')
   local held, before = tonumber(stored[1] or 0), tonumber(stored[1] or 0)
   local room = budget - math.min(tonumber(stored[2] or 0), math.floor(budget / share))
   local threshold
@@ -97,7 +97,6 @@ local function shrink_reservoir(counters, records, reservoir, budget, share)
     held, threshold = held - size, top[2]
   end
   if threshold then
-    if tonumber(threshold) > tonumber(stored[3] or 1) then threshold = stored[3] end
     redis.call('HSET', counters, 'threshold', threshold)
     bump(counters, 'bytes:reservoir', held - before)
   end
