@@ -48,11 +48,6 @@ def _pinyin_phrases() -> list[tuple[str, str]]:
     ]
 
 
-def _chinese_pinyin() -> Iterator[Example]:
-    pairs = [Example(phrase, pinyin, phrase) for phrase, pinyin in _pinyin_phrases()]
-    yield from shuffled(pairs, "zh")
-
-
 def _pinyin_numbers() -> Iterator[Example]:
     """Yield pinyin with tone marks and the same with tone figures, e.g. yī -> yi1."""
     tones = {"\u0304": "1", "\u0301": "2", "\u030c": "3", "\u0300": "4"}
@@ -73,6 +68,5 @@ TASKS = (
     BaseTask("g2p-english-uk", partial(_english_ipa, "uk")),
     BaseTask("g2p-english-us", partial(_english_ipa, "us")),
     BaseTask("g2p-german", _german_ipa),
-    BaseTask("pinyin-chinese", _chinese_pinyin),
     BaseTask("pinyin-tone-figures", _pinyin_numbers),
 )

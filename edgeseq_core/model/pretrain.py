@@ -36,7 +36,7 @@ class PretrainSettings:
     """How long and how a base is trained."""
 
     preset: str = "128"
-    steps: int = 20_000
+    steps: int = 14_000
     batch: int = 64  # pairs
     learning_rate: float = 2e-3
     warmup_steps: int = 400

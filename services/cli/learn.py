@@ -91,7 +91,7 @@ def pretrain(
     /,
     *,
     preset: Annotated[str, Parameter(help="Size of the model.")] = "128",
-    steps: Annotated[int, Parameter(help="Training steps.")] = 20_000,
+    steps: Annotated[int, Parameter(help="Training steps.")] = 14_000,
     batch: Annotated[int, Parameter(help="Pairs a step.")] = 64,
     seed: Annotated[int, Parameter(help="Decides data order and initial weights.")] = 1,
     threads: Annotated[int, Parameter(help="Threads that compute.")] = 1,
@@ -103,6 +103,8 @@ def pretrain(
 
     require_writable(out)
     with learner_extra():
+        from edgeseq_core.model.base_file import read_header
+        from edgeseq_core.model.card import model_card
         from edgeseq_core.model.pretrain import PretrainSettings
         from edgeseq_core.model.pretrain import pretrain as run
     from edgeseq_core.corpus import mixture
@@ -123,6 +125,10 @@ def pretrain(
         say(f"step {progress.step}  loss {progress.loss:.3f}  {progress.seconds:.0f} s")
         for name, exact in (progress.dev_exact or {}).items():
             say(f"  {name}: {exact:.1%} of dev right")
+    card = out.with_suffix(".md")
+    card.write_text(model_card(read_header(out), out))
+    if not common.as_json:
+        say(f"wrote {out} and its model card {card}")
 
 
 def _print(

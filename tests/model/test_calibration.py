@@ -112,7 +112,7 @@ def test_int8_stays_close_to_fp32(base: Base) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda payload: b"",
+        lambda _payload: b"",
         lambda payload: payload[:100],
         lambda payload: b"\xff" * 8 + payload[8:],
         lambda payload: payload.replace(b"edgeseq-calibration-1", b"edgeseq-calibration-9"),

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
+from edgeseq_core.engine import Limits, PairRow, SourceRow, Stop
 from edgeseq_core.errors import SnapshotError
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
 from edgeseq_core.model.torch_engine import TorchEngine
-from edgeseq_core.engine import Limits, PairRow, SourceRow, Stop
 from edgeseq_core.testing.base import tiny_base
 from edgeseq_core.text.vocabulary import BOS, EOS
 
