@@ -81,6 +81,7 @@ class ConsumerService:
             limits,
             vocabulary=header.vocabulary,
             digest=header.record_digest,
+            max_tokens=header.config.max_tokens,
             store=RedisStore(
                 self._client,
                 prefix=settings.redis.key_prefix,

@@ -145,8 +145,11 @@ class LearnerLoop:
         """Run a turn; after a rollback or a change of owner, forget the task and open it anew."""
         try:
             done = turn(self._opened(name))
-        except FencedError:
+        except BaseException as error:
+            # The learner in memory may be ahead of the store now: it is read anew.
             self._open.pop(name, None)
+            if not isinstance(error, FencedError):
+                raise
             if name in self._refused:  # opened anew and refused again: another owner has taken over
                 raise
             self._refused.add(name)

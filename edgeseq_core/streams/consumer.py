@@ -69,6 +69,7 @@ class PairConsumer:
         budget: FreshBudget,
         clock: Clock,
         events: ConsumerEvents,
+        max_batch: int,
         closers: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._consumer = consumer
@@ -79,6 +80,7 @@ class PairConsumer:
         self._budget = budget
         self._clock = clock
         self._events = events
+        self._max_batch = max_batch
         self._closers = closers
         topics = Topics(kafka.topic_prefix)
         self._kinds = kinds_of(topics)
@@ -123,8 +125,7 @@ class PairConsumer:
         self._ownership.take_changes()
         ordered = [(tp, polled[tp]) for topic in self._kinds for tp in polled if tp.topic == topic]
         for tp, records in self._verified(ordered):
-            taken = self._intake.take(records, self._kinds[tp.topic])
-            settled += self._try(Batch(tp, records, taken), RETRY_FIRST_S)
+            settled += self._settle(tp, records)
         self._commit_for_lag()
         return settled
 
@@ -158,6 +159,20 @@ class PairConsumer:
             self._ownership.readopt({tp.partition for tp, _ in polled})
             return []
         return [(tp, records) for tp, records in good if tp.partition in owned]
+
+    def _settle(self, tp: TopicPartition, records: list[Record]) -> int:
+        """Store records in batches; what follows a held batch is read again after it."""
+        settled = 0
+        for at in range(0, len(records), self._max_batch):
+            chunk = records[at : at + self._max_batch]
+            taken = self._intake.take(chunk, self._kinds[tp.topic])
+            batch = Batch(tp, chunk, taken)
+            settled += self._try(batch, RETRY_FIRST_S)
+            if tp in self._held:
+                self._consumer.seek(tp, batch.next_offset)
+            if tp in self._held or tp.partition not in self._ownership.owned:
+                break
+        return settled
 
     def _try(self, batch: Batch, wait_s: float) -> int:
         """Store a batch, or hold it for ``wait_s``; returns how many records are settled."""

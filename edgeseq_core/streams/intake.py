@@ -29,6 +29,7 @@ class IntakeLimits:
 
     max_message_bytes: int = 65_536
     future_clock_ms: int = 300_000
+    max_tokens: int = 256  # of source and of target, as the base counts positions
 
 
 @dataclass
@@ -72,13 +73,12 @@ class Intake:
                     record.value or b"", kind, max_bytes=self._limits.max_message_bytes
                 )
                 self._check(record, message, now_ms)
+                if isinstance(message, Control):
+                    taken.controls.append((record, message))
+                else:
+                    taken.pairs.append(self._pair(record, message, now_ms))
             except MessageError as error:
                 taken.letters.append(Letter(record, error.reason, error.detail))
-                continue
-            if isinstance(message, Control):
-                taken.controls.append((record, message))
-            else:
-                taken.pairs.append(self._pair(record, message, now_ms))
         return taken
 
     def _check(self, record: Record, message: Pair | Feedback | Control, now_ms: int) -> None:
@@ -110,8 +110,8 @@ class Intake:
                     topic=record.topic,
                     offset=record.offset,
                     correction=correction,
-                    source_ids=tuple(self._encode(source)),
-                    target_ids=tuple(self._encode(message.target)),
+                    source_ids=self._tokens("source", source),
+                    target_ids=self._tokens("target", message.target),
                 ),
                 self._digest,
             )
@@ -128,6 +128,16 @@ class Intake:
             record=stored,
             quarantine=quarantine,
         )
+
+    def _tokens(self, side: str, text: str) -> tuple[int, ...]:
+        """Token ids; one place is kept for the end of the text.  Raises MessageError when too long."""
+        ids = tuple(self._encode(text))
+        if len(ids) >= self._limits.max_tokens:
+            raise MessageError(
+                "too_long",
+                f"the {side} has {len(ids)} tokens, the base reads {self._limits.max_tokens - 1}",
+            )
+        return ids
 
 
 def names_of(record: Record) -> tuple[str, str, str] | None:

@@ -21,6 +21,7 @@ from edgeseq_core.streams.producer import RecordProducer
 from edgeseq_core.text.vocabulary import Vocabulary
 
 CLIENT_ID = "edgeseq-consumer"
+BATCHES_A_POLL = 4  # so that asking which log it was costs little a record
 
 
 def group_of(topics: Topics) -> str:
@@ -34,6 +35,7 @@ def open_pair_consumer(
     *,
     vocabulary: Vocabulary,
     digest: bytes,
+    max_tokens: int,
     store: ReplayBuffer,
     registry: SnapshotRegistry,
     clock: Clock | None = None,
@@ -41,21 +43,26 @@ def open_pair_consumer(
 ) -> PairConsumer:
     """A consumer that has joined its group; raises BrokerUnavailableError when no broker answers.
 
-    ``digest`` is the base's 8-byte record digest.
+    ``digest`` is the base's 8-byte record digest, ``max_tokens`` the positions that it knows.
     """
     clock, events = clock or SystemClock(), events or ConsumerEvents()
     topics = Topics(kafka.topic_prefix)
     logs = LogReader(open_admin(kafka, client_id=CLIENT_ID), kafka)
     producer = RecordProducer(kafka, client_id=CLIENT_ID)
     consumer = open_consumer(
-        kafka, group=group_of(topics), client_id=CLIENT_ID, max_records=settings.max_batch
+        kafka,
+        group=group_of(topics),
+        client_id=CLIENT_ID,
+        max_records=settings.max_batch * BATCHES_A_POLL,
     )
     budget = FreshBudget(
         store, budget_bytes=settings.fresh_budget_bytes, partitions=kafka.partitions
     )
     address = ReplyAddress(topics, logs.partition_count)
     limits = IntakeLimits(
-        max_message_bytes=settings.max_message_bytes, future_clock_ms=settings.future_clock_ms
+        max_message_bytes=settings.max_message_bytes,
+        future_clock_ms=settings.future_clock_ms,
+        max_tokens=max_tokens,
     )
     opened = PairConsumer(
         consumer,
@@ -81,6 +88,7 @@ def open_pair_consumer(
         budget=budget,
         clock=clock,
         events=events,
+        max_batch=settings.max_batch,
         closers=(producer.close, logs.close),
     )
     opened.start()

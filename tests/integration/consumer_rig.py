@@ -16,7 +16,7 @@ from edgeseq_core.clock import SystemClock
 from edgeseq_core.keys import Topics, partition_of
 from edgeseq_core.messages import DeadLetter, Message, Pair, encode
 from edgeseq_core.replay.connection import check_store, connect
-from edgeseq_core.replay.record import unpack
+from edgeseq_core.replay.record import owner_of
 from edgeseq_core.replay.redis import RedisStore
 from edgeseq_core.replay.rules import StoreLimits
 from edgeseq_core.settings import ConsumerSettings, KafkaSettings
@@ -112,6 +112,7 @@ class Rig:
             self.settings,
             vocabulary=VOCABULARY,
             digest=DIGEST,
+            max_tokens=256,
             clock=SystemClock(),
             events=events,
             **parts,
@@ -162,7 +163,7 @@ class Rig:
         for task in tasks or TASKS:
             for part in ("corrections", "bulk"):
                 kept = self.store.read(task, part)  # type: ignore[arg-type]
-                found += [unpack(p.record, DIGEST).pair_id for p in kept]
+                found += [owner_of(p.record)[1] for p in kept]
         return found
 
     def letters(self) -> list[DeadLetter]:

@@ -91,3 +91,14 @@ def test_names_come_from_the_message_or_the_headers() -> None:
     assert names_of(FakeRecord(b"junk")) is None
     assert names_of(FakeRecord(b"junk", key=b"\xff", headers=headers)) is None
     assert names_of(FakeRecord(None, key=None)) is None
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_pair_longer_than_the_base_reads_is_a_letter_that_shows_no_text(side: str) -> None:
+    limits = IntakeLimits(max_tokens=8)
+    short = Intake(VOCABULARY, DIGEST, partitions=8, limits=limits, clock=FakeClock())
+    longest, longer = pair(**{"source": "s", side: "a" * 7}), pair(**{"source": "s", side: "a" * 8})
+    taken = short.take([FakeRecord(encode(longest)), FakeRecord(encode(longer))], Pair)
+    assert len(taken.pairs) == 1
+    assert taken.letters[0].reason == "too_long"
+    assert "aa" not in taken.letters[0].detail
