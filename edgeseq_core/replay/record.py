@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import sys
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -61,28 +63,35 @@ def pack(record: PairRecord, digest: bytes) -> bytes:
     """
     if len(digest) != DIGEST_BYTES:
         raise ValueError(f"a record's digest has {DIGEST_BYTES} bytes, not {len(digest)}")
-    ids = (*record.source_ids, *record.target_ids)
-    wide = max(ids, default=0) > 0xFFFF
-    texts = [text.encode() for text in (record.producer, record.pair_id, record.topic)]
+    ids = record.source_ids + record.target_ids
+    texts = (record.producer.encode(), record.pair_id.encode(), record.topic.encode())
     try:
-        return b"".join(
-            (
-                _HEADER.pack(
-                    RECORD_VERSION,
-                    digest,
-                    _CORRECTION * record.correction | _WIDE * wide,
-                    record.arrived_ms,
-                    record.offset,
-                    *map(len, texts),
-                    len(record.source_ids),
-                    len(record.target_ids),
-                ),
-                *texts,
-                struct.pack(f"<{len(ids)}{'I' if wide else 'H'}", *ids),
-            )
+        tokens, wide = _narrow(ids)
+        header = _HEADER.pack(
+            RECORD_VERSION,
+            digest,
+            _CORRECTION * record.correction | _WIDE * wide,
+            record.arrived_ms,
+            record.offset,
+            *map(len, texts),
+            len(record.source_ids),
+            len(record.target_ids),
         )
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:
         raise ValueError(f"pair {record.pair_id!r} does not fit a record: {error}") from error
+    return b"".join((header, *texts, tokens))
+
+
+def _narrow(ids: tuple[int, ...]) -> tuple[bytes, bool]:
+    """Token ids in two bytes each, else in four; an array is several times faster than a struct."""
+    wide = False
+    try:
+        tokens = array("H", ids)
+    except OverflowError:
+        tokens, wide = array("I", ids), True
+    if sys.byteorder == "big":
+        tokens.byteswap()
+    return tokens.tobytes(), wide
 
 
 def unpack(data: bytes, digest: bytes) -> PairRecord:
