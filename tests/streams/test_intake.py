@@ -5,6 +5,8 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass, field
 
+import pytest
+
 from edgeseq_core.keys import partition_of
 from edgeseq_core.messages import Feedback, Pair, encode
 from edgeseq_core.replay.record import unpack
