@@ -64,7 +64,9 @@ def test_feedback_is_a_correction() -> None:
 
 def test_the_longest_pair_fits() -> None:
     longest = pair(source="\U0001f600" * 1024, target="\U0001f600" * 1024)
-    (stored,) = intake().take([FakeRecord(encode(longest))], Pair).pairs
+    wide = IntakeLimits(max_tokens=5_000)
+    patient = Intake(VOCABULARY, DIGEST, partitions=8, limits=wide, clock=FakeClock())
+    (stored,) = patient.take([FakeRecord(encode(longest))], Pair).pairs
     assert len(unpack(stored.record, DIGEST).source_ids) == 4096
 
 
