@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import redis as redis_py
 from kafka import TopicPartition
@@ -46,6 +47,13 @@ from edgeseq_services.embedded.ports import free_port, is_listening, wait_until
 
 TASKS = ("dates", "glosses", "edits", "units")
 DEADLINE_S = 120.0
+
+
+class Speed(NamedTuple):
+    """Of one run."""
+
+    rate: float  # records a second
+    cpu_us: float  # of this process, a record
 
 
 class Counted(ConsumerEvents):
@@ -116,28 +124,48 @@ def fill(kafka: KafkaSettings, pairs: int) -> int:
     return size_bytes // pairs
 
 
-def bare_rate(kafka: KafkaSettings, pairs: int) -> float:
-    """Records a second that kafka-python reads when nothing is done with them."""
+class Stopwatch:
+    """Wall and CPU time of this process since the first records came.
+
+    Connecting and joining belong to neither side; CPU time is what a busy machine does not distort.
+    """
+
+    def __init__(self) -> None:
+        self._skipped = 0
+        self._wall_s = self._cpu_s = 0.0
+
+    def saw(self, count: int) -> None:
+        """So many records have come by now."""
+        if count and not self._wall_s:
+            self._skipped = count
+            self._wall_s, self._cpu_s = time.monotonic(), time.process_time()
+
+    def stop(self, count: int) -> Speed:
+        """Records a second, CPU microseconds a record."""
+        count -= self._skipped
+        cpu_us = 1e6 * (time.process_time() - self._cpu_s) / count
+        return Speed(count / (time.monotonic() - self._wall_s), cpu_us)
+
+
+def bare_rate(kafka: KafkaSettings, pairs: int) -> Speed:
+    """How fast kafka-python reads when nothing is done with the records."""
     topic = Topics(kafka.topic_prefix).pairs
     consumer = open_consumer(kafka, group=None, client_id="bench-bare")
     partitions = [TopicPartition(topic, p) for p in range(kafka.partitions)]
     consumer.assign(partitions)
     for partition in partitions:
         consumer.seek(partition, 0)
-    seen, started_s = 0, 0.0
+    seen, watch = 0, Stopwatch()
     while seen < pairs:
-        polled = consumer.poll(timeout_ms=1_000)
-        if not started_s:  # connecting and the first fetch belong to neither side
-            started_s = time.monotonic()
-            first = sum(map(len, polled.values()))
-        seen += sum(map(len, polled.values()))
-    rate = (seen - first) / (time.monotonic() - started_s)
+        seen += sum(map(len, consumer.poll(timeout_ms=1_000).values()))
+        watch.saw(seen)
+    speed = watch.stop(seen)
     consumer.close()
-    return rate
+    return speed
 
 
-def consumer_rate(kafka: KafkaSettings, url: str, pairs: int, header: BaseHeader) -> float:
-    """Pairs a second from Kafka into an empty store."""
+def consumer_rate(kafka: KafkaSettings, url: str, pairs: int, header: BaseHeader) -> Speed:
+    """How fast pairs get from Kafka into an empty store."""
     client = connect(url)
     prefix = secrets.token_hex(4)
     check_store(client, prefix=prefix, partitions=kafka.partitions)
@@ -147,24 +175,24 @@ def consumer_rate(kafka: KafkaSettings, url: str, pairs: int, header: BaseHeader
         ConsumerSettings(),
         vocabulary=header.vocabulary,
         digest=header.record_digest,
+        max_tokens=header.config.max_tokens,
         store=RedisStore(client, prefix=prefix, partitions=kafka.partitions),
         registry=RedisRegistry(client, prefix=prefix, partitions=kafka.partitions),
         events=events,
     )
     deadline = time.monotonic() + DEADLINE_S
-    started_s, first = 0.0, 0
+    watch = Stopwatch()
     while events.accepted < pairs:
         if time.monotonic() > deadline:
             sys.exit(f"only {events.accepted} of {pairs} pairs arrived in {DEADLINE_S:g} s")
         consumer.run_once(timeout_ms=1_000)
-        if events.accepted and not started_s:
-            started_s, first = time.monotonic(), events.accepted
-    rate = (events.accepted - first) / (time.monotonic() - started_s)
+        watch.saw(events.accepted)
+    speed = watch.stop(events.accepted)
     consumer.close()
     with redis_py.Redis.from_url(url) as cleaner:
         cleaner.flushall()
     client.close()
-    return rate
+    return speed
 
 
 def main() -> None:
@@ -190,9 +218,12 @@ def main() -> None:
                     bare.append(bare_rate(kafka, options.pairs))
                 else:
                     edgeseq.append(consumer_rate(kafka, url, options.pairs, header))
-            print(f"round {number + 1}: bare {bare[-1]:,.0f}/s, edgeseq {edgeseq[-1]:,.0f}/s")
+            print(
+                f"round {number + 1}: bare {bare[-1].rate:,.0f}/s, edgeseq {edgeseq[-1].rate:,.0f}/s"
+            )
         redis_version = redis_py.Redis.from_url(url).info("server")["redis_version"]
-    ratios = [ours / theirs for ours, theirs in zip(edgeseq, bare, strict=True)]
+    ratios = [ours.rate / theirs.rate for ours, theirs in zip(edgeseq, bare, strict=True)]
+    shares = [theirs.cpu_us / ours.cpu_us for ours, theirs in zip(edgeseq, bare, strict=True)]
     print(
         f"\n{datetime.date.today()}, {os.cpu_count()} cores, {platform.machine()}, "
         f"load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
@@ -201,9 +232,12 @@ def main() -> None:
     )
     print("| what | median | lowest | highest |\n|---|---|---|---|")
     for name, values, form in (
-        ("bare kafka-python, records/s", bare, ",.0f"),
-        ("EdgeSeq consumer into Redis, pairs/s", edgeseq, ",.0f"),
-        ("ratio in the same round", ratios, ".2f"),
+        ("bare kafka-python, records/s", [speed.rate for speed in bare], ",.0f"),
+        ("EdgeSeq consumer into Redis, pairs/s", [speed.rate for speed in edgeseq], ",.0f"),
+        ("ratio of the rates in the same round", ratios, ".2f"),
+        ("bare kafka-python, CPU µs a record", [speed.cpu_us for speed in bare], ".1f"),
+        ("EdgeSeq consumer, CPU µs a pair (without Redis)", [s.cpu_us for s in edgeseq], ".1f"),
+        ("ratio of the CPU times", shares, ".2f"),
     ):
         row = (statistics.median(values), min(values), max(values))
         print(f"| {name} | " + " | ".join(format(value, form) for value in row) + " |")

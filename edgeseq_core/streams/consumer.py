@@ -12,7 +12,8 @@ were fetched before the same id was seen are of that log: a re-created one canno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import structlog
@@ -81,6 +82,7 @@ class PairConsumer:
         self._clock = clock
         self._events = events
         self._max_batch = max_batch
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._closers = closers
         topics = Topics(kafka.topic_prefix)
         self._kinds = kinds_of(topics)
@@ -131,6 +133,7 @@ class PairConsumer:
 
     def close(self, *, timeout_ms: int = 5_000) -> None:
         """Leave the group; what is held was not passed by the position and is read again."""
+        self._worker.shutdown()
         self._commit_for_lag(wait=True)
         self._consumer.close(autocommit=False, timeout_ms=timeout_ms)
         for close in self._closers:
@@ -161,18 +164,33 @@ class PairConsumer:
         return [(tp, records) for tp, records in good if tp.partition in owned]
 
     def _settle(self, tp: TopicPartition, records: list[Record]) -> int:
-        """Store records in batches; what follows a held batch is read again after it."""
+        """Store records in batches; what follows a held batch is read again after it.
+
+        While the store works on one batch, the next is decoded; never two at once in the store.
+        """
         settled = 0
-        for at in range(0, len(records), self._max_batch):
-            chunk = records[at : at + self._max_batch]
-            taken = self._intake.take(chunk, self._kinds[tp.topic])
-            batch = Batch(tp, chunk, taken)
-            settled += self._try(batch, RETRY_FIRST_S)
+        batches = self._decoded(tp, records)
+        batch: Batch | None = next(batches)
+        while batch is not None:
+            more = batch.next_offset <= records[-1].offset
+            if more:
+                storing = self._worker.submit(self._try, batch, RETRY_FIRST_S)
+                following = next(batches)
+                settled += storing.result()
+            else:
+                following = None
+                settled += self._try(batch, RETRY_FIRST_S)
             if tp in self._held:
                 self._consumer.seek(tp, batch.next_offset)
             if tp in self._held or tp.partition not in self._ownership.owned:
                 break
+            batch = following
         return settled
+
+    def _decoded(self, tp: TopicPartition, records: list[Record]) -> Iterator[Batch]:
+        for at in range(0, len(records), self._max_batch):
+            chunk = records[at : at + self._max_batch]
+            yield Batch(tp, chunk, self._intake.take(chunk, self._kinds[tp.topic]))
 
     def _try(self, batch: Batch, wait_s: float) -> int:
         """Store a batch, or hold it for ``wait_s``; returns how many records are settled."""

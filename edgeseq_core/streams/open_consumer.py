@@ -21,7 +21,7 @@ from edgeseq_core.streams.producer import RecordProducer
 from edgeseq_core.text.vocabulary import Vocabulary
 
 CLIENT_ID = "edgeseq-consumer"
-BATCHES_A_POLL = 4  # so that asking which log it was costs little a record
+BATCHES_A_POLL = 8  # so that asking which log it was costs little a record
 
 
 def group_of(topics: Topics) -> str:
@@ -29,7 +29,7 @@ def group_of(topics: Topics) -> str:
     return f"{topics.prefix}.consumer"
 
 
-def open_pair_consumer(
+def open_pair_consumer(  # noqa: PLR0913 - it joins all parts
     kafka: KafkaSettings,
     settings: ConsumerSettings,
     *,

@@ -124,7 +124,7 @@ class Rig:
         self,
         *consumers: PairConsumer,
         until: Callable[[], bool],
-        timeout_s: float = 20.0,
+        timeout_s: float = 40.0,  # joining takes half a session time-out, twice as long when busy
         step_ms: int = 50,
     ) -> None:
         """Run consumers in turn until a condition holds."""
