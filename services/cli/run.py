@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -53,26 +52,42 @@ def up(*, common: Common = Common()) -> None:  # noqa: B008 - frozen
 
 def demo(
     *,
-    pairs: Annotated[int | None, Parameter(help="Pairs a task; default: the demo's own.")] = None,
+    pairs: Annotated[int | None, Parameter(help="Pairs a task (default: 2000).")] = None,
+    flip_pairs: Annotated[
+        int | None,
+        Parameter(help="Dates taught after their order has flipped (default: 1500); 0: no flip."),
+    ] = None,
+    rate: Annotated[float | None, Parameter(help="Pairs a second (default: 16).")] = None,
+    tasks: Annotated[
+        tuple[str, ...],
+        Parameter(consume_multiple=True, negative="", help="Teach only these of the demo's tasks."),
+    ] = (),
+    keep: Annotated[
+        bool, Parameter(negative="", help="Go on with the state that an earlier demo left.")
+    ] = False,
+    stop: Annotated[
+        bool, Parameter(negative="", help="Stop when all is taught instead of serving on.")
+    ] = False,
     common: Common = Common(),  # noqa: B008 - frozen
 ) -> int:
-    """Teach four real tasks one after the other, live, then keep serving."""
-    from edgeseq_core.errors import ConfigError
+    """Teach four real tasks one after the other, live, then keep serving until Ctrl-C.
 
-    try:
-        module = importlib.import_module("edgeseq_services.demo")
-    except ModuleNotFoundError as error:
-        if error.name != "edgeseq_services.demo":
-            raise
-        raise ConfigError("this installation has no demo; install a release that has one") from None
-    done: int | None = module.run(
+    Its state folder is ./.edgeseq-demo unless --dir names another; it is begun afresh.
+    """
+    from ..demo import RATE, Order, run
+
+    chosen: dict[str, Any] = {"pairs": pairs, "flip_pairs": flip_pairs, "tasks": tasks or None}
+    order = Order(**{name: value for name, value in chosen.items() if value is not None})
+    return run(
         directory=common.dir,
         kafka=common.kafka,
         redis=common.redis,
-        pairs=pairs,
+        order=order,
+        rate=RATE if rate is None else rate,
+        keep=keep,
+        stop_when_done=stop,
         as_json=common.as_json,
     )
-    return done or 0
 
 
 def doctor(*, common: Common = Common()) -> int:  # noqa: B008 - frozen
