@@ -36,6 +36,7 @@ from edgeseq_core.snapshots.registry import Offer, SnapshotRegistry
 CANDIDATE = "candidate"  # slots of the loop's own engine
 CHAMPION = "champion"
 IDENTITY = "identity"
+MAX_OPEN_TASKS = 64  # in memory, about 3 MB each at d_model 128
 MAX_ARRIVALS = 4_096  # arrival times a snapshot lists, for the freshness metric
 
 
@@ -147,7 +148,7 @@ class LearnerLoop:
             done = turn(self._opened(name))
         except BaseException as error:
             # The learner in memory may be ahead of the store now: it is read anew.
-            self._open.pop(name, None)
+            self._close(name)
             if not isinstance(error, FencedError):
                 raise
             if name in self._refused:  # opened anew and refused again: another owner has taken over
@@ -367,6 +368,7 @@ class LearnerLoop:
     def _opened(self, name: str) -> _Task:
         """The task as this loop knows it, else from the store."""
         if name in self._open:
+            self._open[name] = self._open.pop(name)  # the order of the dictionary is the order of use
             return self._open[name]
         if self._engine.snapshot_id(IDENTITY) is None:
             self._engine.swap(IDENTITY, IDENTITY, self.identity_payload())
@@ -387,7 +389,14 @@ class LearnerLoop:
         self._open[name] = task
         if name not in self._order:
             self._order.append(name)
+        while len(self._open) > MAX_OPEN_TASKS:
+            self._close(next(iter(self._open)))
         return task
+
+    def _close(self, name: str) -> None:
+        """Let a task go; all that matters of it is in the store."""
+        self._open.pop(name, None)
+        self._engine.drop(CHAMPION + name)
 
     def identity_payload(self) -> bytes:
         """What serves at pair 0: a calibration that changes nothing."""
