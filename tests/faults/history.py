@@ -99,7 +99,7 @@ class _Journal:
                 self._step(line)
             elif line["kind"] == "gate":
                 if line["verdict"] == "promote":
-                    self.served.add(line["snapshot"])
+                    self.served.add(line["snapshot_id"])
             elif line["kind"] in ("promote", "rollback"):
                 self.served.add(line["snapshot_id"])
                 if line["kind"] == "rollback":
