@@ -69,9 +69,10 @@ class MeteredTurns:
         report = turn.gate.report
         to.gate.labels(task, report.verdict).inc()
         shown = report.candidate if turn.gate.serves else report.champion
-        for name, score in shown.items():
-            to.held_out_loss.labels(task, name).set(score.loss)
-            to.held_out_accuracy_ratio.labels(task, name).set(score.exact / max(1, score.pairs))
+        for name in ("recent", "probe"):
+            if score := shown.get(name):
+                to.held_out_loss.labels(task, name).set(score.loss)
+                to.held_out_accuracy_ratio.labels(task, name).set(score.exact / score.pairs)
         log.info(
             "gate",
             task=turn.task,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 
@@ -16,6 +17,9 @@ from tests.brokers import (  # noqa: F401 - fixtures; imported once, so that a s
     topic_prefix,
 )
 from tests.redis_server import RedisServer, debian_redis, embedded_valkey
+
+# As the services do, before torch is imported: two threads on two busy cores wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,6 @@ class Progress:
     prequential_loss: float = 0.0  # fading mean, nats a token
     prequential_exact: float = 0.0
     scored: int = 0
-    rehearsals: int = 0  # since the last step with fresh pairs
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from edgeseq_core.clock import Clock
@@ -83,6 +84,7 @@ class _Task:
     arrivals: list[int] = field(default_factory=list)  # of pairs no champion has learnt yet
     offered_at: float = 0.0  # monotonic seconds
     checkpoint_digest: str = ""
+    rehearsals: int = 0  # since the last step with fresh pairs
     scores: dict[str, Score] = field(default_factory=dict)  # the champion's, by pair key
 
 
@@ -100,10 +102,12 @@ class LearnerLoop:
         partition_count: int,
         clock: Clock,
         observer: Observer | None = None,
+        gates: bool = True,
     ) -> None:
+        """``gates=False`` only learns: `rebuild` submits the candidates that a journal names."""
         self._buffer, self._registry, self._base, self._config = buffer, registry, base, config
         self._partitions, self._count, self._clock = list(partitions), partition_count, clock
-        self._observer = observer
+        self._observer, self._gates = observer, gates
         self._encoder = CachingEncoder(base, calibrated_layers=config.encoder_layers)
         self._engine = TorchEngine(base, self._encoder)
         self._gate = Gate(loss_slack=config.gate_loss_slack, exact_slack=config.gate_exact_slack)
@@ -111,6 +115,8 @@ class LearnerLoop:
         self._open: dict[str, _Task] = {}
         self._order: deque[str] = deque()
         self._refused: set[str] = set()
+        # Tasks whose last step may not have been offered: a crash came between commit and offer.
+        self._unsure = deque(t for p in self._partitions for t in buffer.tasks(p))
 
     # --- turns -------------------------------------------------------------------------------------
 
@@ -125,10 +131,8 @@ class LearnerLoop:
         if chosen is not None:
             self._order.remove(chosen)
             self._order.append(chosen)
-            return self._fenced(
-                chosen, lambda task: self._turn(chosen, task, more=sum(waiting[chosen]))
-            )
-        return self._rehearse()
+            return self._fenced(chosen, partial(self._turn, chosen, more=sum(waiting[chosen])))
+        return self._catch_up() or self._rehearse()
 
     def waiting(self, *, known: bool = False) -> dict[str, tuple[int, int]]:
         """Waiting (corrections, bulk) pairs in the owned partitions; ``known``: also tasks with none."""
@@ -149,6 +153,7 @@ class LearnerLoop:
         except BaseException as error:
             # The learner in memory may be ahead of the store now: it is read anew.
             self._close(name)
+            self._unsure.append(name)
             if not isinstance(error, FencedError):
                 raise
             if name in self._refused:  # opened anew and refused again: another owner has taken over
@@ -184,30 +189,42 @@ class LearnerLoop:
         began = self._timed(name, "train", began)
         self._commit(name, task, step, moves, fresh=fresh, held=held, released=released)
         task.arrivals = [*task.arrivals, *(e.arrived_ms for e in learned)][-MAX_ARRIVALS:]
-        learner.progress.rehearsals = 0
+        task.rehearsals = 0
         began = self._timed(name, "commit", began)
         gate = None
         idle = more <= len(fresh)
-        if idle or began - task.offered_at >= config.gate_interval_s:
+        if self._gates and (idle or began - task.offered_at >= config.gate_interval_s):
             gate = self._offer(name, task, learned)
             self._timed(name, "gate", began)
         count = len(learned) + len(released)
         return Turn(name, len(fresh), count, report, learner, self._drifted(task), gate)
 
+    def _catch_up(self) -> Turn | None:
+        """Offer a step that was committed and never offered, so that what it learnt is served."""
+        while self._unsure:
+            name = self._unsure.popleft()
+            last = self._buffer.journal(name, after=-1)
+            if last and json.loads(last[0])["kind"] == "step":
+                return self._fenced(name, partial(self._late_offer, name))
+        return None
+
+    def _late_offer(self, name: str, task: _Task) -> Turn:
+        gate = self._offer(name, task, [])
+        nothing = StepReport([], 0.0, "", drift=False)
+        return Turn(name, 0, 0, nothing, task.learner, self._drifted(task), gate)
+
     def _rehearse(self) -> Turn | None:
         """A replay-only step for the task that has rehearsed least since its last fresh pairs."""
         limit = self._config.rehearsals_per_step
-        due = [
-            n for n, t in self._open.items() if t.step > 0 and t.learner.progress.rehearsals < limit
-        ]
+        due = [n for n, t in self._open.items() if t.step > 0 and t.rehearsals < limit]
         if not due:
             return None
-        name = min(due, key=lambda n: self._open[n].learner.progress.rehearsals)
-        return self._fenced(name, lambda task: self._rehearsal(name, task))
+        name = min(due, key=lambda n: self._open[n].rehearsals)
+        return self._fenced(name, partial(self._rehearsal, name))
 
     def _rehearsal(self, name: str, task: _Task) -> Turn | None:
         learner = task.learner
-        learner.progress.rehearsals += 1
+        task.rehearsals += 1
         drawn = self._buffer.draw(name, corrections=0, bulk=0, replay=learner.replay_ranks())
         if not drawn.replay:
             return None
@@ -215,12 +232,18 @@ class LearnerLoop:
         replay = [self._example(pair) for pair in drawn.replay]
         report = learner.step(step, [], [], replay)
         self._commit(name, task, step, [], fresh=[], held=[], released=[])
-        gate = (
-            self._offer(name, task, [])
-            if learner.progress.rehearsals >= self._config.rehearsals_per_step
-            else None
-        )
+        last = task.rehearsals >= self._config.rehearsals_per_step
+        gate = self._offer(name, task, []) if last and self._gates else None
         return Turn(name, 0, 0, report, learner, self._drifted(task), gate)
+
+    def submit_as(self, name: str, report: GateReport) -> GateEvent:
+        """Offer a task's present state under a verdict that was reached before."""
+        task = self._opened(name)
+        return self._submit(name, task, task.learner.payload(), report)
+
+    def reopen(self, name: str) -> None:
+        """Forget what this loop knows of a task; its next turn reads the store."""
+        self._close(name)
 
     # --- held-out pairs ----------------------------------------------------------------------------
 
@@ -297,10 +320,13 @@ class LearnerLoop:
 
     def _offer(self, name: str, task: _Task, learned: Sequence[Example]) -> GateEvent:
         """Quantize, score against the champion, and put candidate and verdict into the registry."""
-        learner, now_ms = task.learner, self._clock.wall_ms()
-        payload = learner.payload()
+        payload = task.learner.payload()
         self._engine.swap(CANDIDATE, CANDIDATE, payload)
-        report = self._judge(name, task, learned)
+        return self._submit(name, task, payload, self._judge(name, task, learned))
+
+    def _submit(self, name: str, task: _Task, payload: bytes, report: GateReport) -> GateEvent:
+        """Manifest, journal line and bytes into the registry, in one step."""
+        learner, now_ms = task.learner, self._clock.wall_ms()
         manifest = SnapshotManifest(
             task=name,
             base=self._base.digest,
@@ -318,7 +344,7 @@ class LearnerLoop:
         line = {
             "kind": "gate",
             "step": task.step,
-            "snapshot": manifest.snapshot_id,
+            "snapshot_id": manifest.snapshot_id,
             "verdict": report.verdict,
             "reasons": report.reasons,
         }
@@ -368,7 +394,9 @@ class LearnerLoop:
     def _opened(self, name: str) -> _Task:
         """The task as this loop knows it, else from the store."""
         if name in self._open:
-            self._open[name] = self._open.pop(name)  # the order of the dictionary is the order of use
+            self._open[name] = self._open.pop(
+                name
+            )  # the order of the dictionary is the order of use
             return self._open[name]
         if self._engine.snapshot_id(IDENTITY) is None:
             self._engine.swap(IDENTITY, IDENTITY, self.identity_payload())
@@ -384,6 +412,8 @@ class LearnerLoop:
             payload = self._registry.payload(manifest)
             self._engine.swap(CHAMPION + name, status.champion, payload)
         task = _Task(learner, state.branch, state.step, state.last_step, status.champion)
+        if state.checkpoint is not None:
+            task.checkpoint_digest = hashlib.sha256(state.checkpoint).hexdigest()
         task.recent.extend(self._example(pair) for pair in self._buffer.read(name, "recent"))
         task.probe.extend(self._example(pair) for pair in self._buffer.read(name, "probe"))
         self._open[name] = task

@@ -94,6 +94,11 @@ class OfflineLearner:
         )
         return len(incoming)
 
+    def fits(self, pair: tuple[str, str]) -> bool:
+        """Whether the base can read source and target; longer ones must not be ingested."""
+        most = self.base.config.max_tokens - 1
+        return all(len(self.base.vocabulary.encode(text)) <= most for text in pair)
+
     def answers(self, task: str, sources: Sequence[str]) -> list[str]:
         """The champion's greedy answers (the bare base's while there is none)."""
         return champion_answers(self, task, sources)

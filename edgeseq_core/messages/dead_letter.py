@@ -14,6 +14,8 @@ Reason = Literal[
     "wrong_version",
     "wrong_kind",
     "invalid",
+    "too_long",
+    "reply_topic",
     "wrong_partition",
     "clock",
     "unknown_task",

@@ -169,7 +169,7 @@ class PredictorMetrics(_Metrics):
         self.batch_rows = self._histogram("batch_rows", "Rows of a batch.", buckets=_BATCH_ROWS)
         self.queue_requests = self._gauge("queue_requests", "Requests that wait.", "priority")
         self.snapshot_age_seconds = self._gauge(
-            "snapshot_age_seconds", "Time since the serving snapshot was made.", "task"
+            "snapshot_age_seconds", "Time since the serving snapshot was promoted.", "task"
         )
         self.swaps = self._counter("swaps_total", "Snapshots swapped in.", "task")
         self.swap_failures = self._counter(

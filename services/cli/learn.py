@@ -60,11 +60,14 @@ def learn(
     with opened(file) as lines:
         texts = ((e.source, e.target) for e in read_pairs(lines, on_malformed=note))
         pairs = list(islice(((s, t) for s, t in texts if isinstance(s, str)), limit))
-    train, held_out = split(pairs)
+    learner = OfflineLearner(Base.load(base), LearningSettings(seed=seed))
+    fitting = [pair for pair in pairs if learner.fits(pair)]
+    if left_out := len(pairs) - len(fitting):
+        warn(f"{left_out} pairs left out: longer than the base reads")
+    train, held_out = split(fitting)
     if not train:
         warn(f"{file} holds no pair to learn")
         return 1
-    learner = OfflineLearner(Base.load(base), LearningSettings(seed=seed))
     progress = learn_pairs(learner, task, train, held_out=held_out, evaluate_every=evaluate_every)
     _print(progress, len(train), len(held_out), as_json=common.as_json)
     if out is not None:
