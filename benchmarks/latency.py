@@ -13,6 +13,8 @@ import string
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -107,27 +109,26 @@ def times(client: Client, requests: int) -> dict[str, float]:
     }
 
 
-class busy:
+@contextmanager
+def busy(kafka: str) -> Iterator[None]:
     """Teach without end in the background, so that the learner never idles."""
+    stop = threading.Event()
 
-    def __init__(self, kafka: str) -> None:
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._teach, args=(kafka,))
-
-    def _teach(self, kafka: str) -> None:
+    def teach() -> None:
         with Client(kafka) as client:
             at = 0
-            while not self._stop.is_set():
+            while not stop.is_set():
                 client.teach(TASK, demo_pairs(TASK, 50, skip=100 + at))
                 at += 50
-                self._stop.wait(1.0)
+                stop.wait(1.0)
 
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+    teaching = threading.Thread(target=teach)
+    teaching.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        teaching.join()
 
 
 if __name__ == "__main__":

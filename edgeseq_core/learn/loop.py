@@ -91,7 +91,7 @@ class _Task:
 class LearnerLoop:
     """Learns all tasks of the partitions it owns; one instance a process, one thread."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a loop
         self,
         buffer: ReplayBuffer,
         registry: SnapshotRegistry,
