@@ -9,6 +9,7 @@ import sys
 
 import structlog
 
+from edgeseq_core.errors import BrokerUnavailableError, ConfigError
 from edgeseq_core.model.base_file import read_header
 from edgeseq_core.replay.connection import check_policy, check_store, connect
 from edgeseq_core.replay.redis import RedisStore
@@ -102,8 +103,15 @@ class ConsumerService:
     def run_once(self) -> None:
         """One round; topics that vanished (a broker came back empty) are created again."""
         self._consumer.run_once(timeout_ms=ROUND_MS)
-        if self._consumer.missing_topics and (created := create_topics(self._settings.kafka)):
-            log.warning("topics_created_again", topics=created)
+        if self._consumer.missing_topics:
+            self._create_topics()
+
+    def _create_topics(self) -> None:
+        try:
+            created = create_topics(self._settings.kafka)
+        except ConfigError as error:  # whoever makes topics meanwhile may still put them right
+            raise BrokerUnavailableError(str(error)) from error
+        log.warning("topics_created_again", topics=created)
 
     def drain(self) -> None:
         """Leave the group; every batch that was begun is settled or will be read again."""

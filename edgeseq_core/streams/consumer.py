@@ -90,6 +90,7 @@ class PairConsumer:
         self._held: dict[TopicPartition, Held] = {}
         self._look_at_s = 0.0
         self._commit_at_s = 0.0
+        ownership.on_adopt = budget.measure  # a full partition stays paused, whoever owns it
         ownership.on_forget = self._forget
 
     @property
@@ -159,7 +160,10 @@ class PairConsumer:
                     good.append((tp, records))
         except BrokerError as error:
             log.warning("read_again", reason=str(error))
-            self._ownership.readopt({tp.partition for tp, _ in polled})
+            # They are not adopted anew: after a pause they may be another's, whom that would fence.
+            for tp in {tp for tp, _ in polled} & self._consumer.assignment() - self._held.keys():
+                if tp.partition in owned:
+                    self._consumer.seek(tp, owned[tp.partition].positions[tp.topic].offset)
             return []
         return [(tp, records) for tp, records in good if tp.partition in owned]
 
@@ -232,13 +236,14 @@ class PairConsumer:
     # --- now and then ----------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Are the logs the same, is there room again, how far behind is this?"""
+        """Are logs and store the same, is there room again, how far behind is this?"""
         now_s = self._clock.monotonic()
         if now_s < self._look_at_s:
             return
         self._look_at_s = now_s + LOOK_S
         try:
             self._budget.measure_over()
+            self._ownership.check_store({tp.partition for tp in self._held})
             self._ownership.check_logs()
         except (StoreError, BrokerError) as error:
             log.warning("look_failed", reason=str(error))

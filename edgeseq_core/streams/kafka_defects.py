@@ -40,3 +40,14 @@ def finish_join(consumer: KafkaConsumer) -> None:
     if getattr(coordinator, "rejoining", False) and not coordinator.need_rejoin():
         log.debug("join_taken_up_again")
         coordinator.request_rejoin()
+
+
+def forget_end(consumer: KafkaConsumer, partition: TopicPartition) -> None:
+    """Make `highwater` unknown until the next fetch; kafka-python keeps it over a seek or a pause.
+
+    What another owner has placed meanwhile lies behind the end this consumer saw last, and would look
+    as if the log had lost it.
+    """
+    state = consumer._subscription.assignment.get(partition)
+    if state is not None:
+        state.highwater = None

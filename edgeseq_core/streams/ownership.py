@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -17,6 +17,7 @@ from edgeseq_core.replay.buffer import Position, ReplayBuffer
 from edgeseq_core.settings import KafkaSettings
 from edgeseq_core.streams.connect import broker_errors
 from edgeseq_core.streams.events import ConsumerEvents
+from edgeseq_core.streams.kafka_defects import forget_end
 from edgeseq_core.streams.log_identity import LogReader, Start, plan_start, same_log
 
 RETRY_FIRST_S = 0.05
@@ -89,6 +90,7 @@ class Ownership:
         self._gaps: dict[TopicPartition, tuple[int, int]] = {}
         self._truncated: set[TopicPartition] = set()
         self._said: set[tuple[str, str]] = set()
+        self.on_adopt: Callable[[int], None] = lambda _: None
         self.on_forget: Callable[[int], None] = lambda _: None
         self.missing_topics: set[str] = set()
 
@@ -105,6 +107,7 @@ class Ownership:
             change, partitions = self._listener.changes.popleft()
             for partition in partitions:
                 self.forget(partition)
+                self._truncated = {tp for tp in self._truncated if tp.partition != partition}
                 if change == "assigned":
                     self.awaited[partition] = 0.0
             log.info(f"partitions_{change}", partitions=sorted(partitions))
@@ -187,7 +190,9 @@ class Ownership:
                 )
             owned.positions[tp.topic] = start.position
             self._consumer.seek(tp, start.position.offset)
+            forget_end(self._consumer, tp)
             self._truncated.discard(tp)
+        self.on_adopt(partition)
         self.owned[partition] = owned
         self.awaited.pop(partition, None)
         self._wait_s.pop(partition, None)
@@ -267,6 +272,21 @@ class Ownership:
     def _lost_end(self, tp: TopicPartition) -> None:
         self._truncated.add(tp)
         self.readopt([tp.partition])
+
+    def check_store(self, busy: Container[int]) -> None:
+        """Notice a store that fell back (its last second is lost) while nothing is placed in it.
+
+        Partitions in ``busy`` have a batch whose outcome is open; it finds out by itself.
+        """
+        for partition, owned in list(self.owned.items()):
+            if partition in busy:
+                continue
+            stored = self._store.positions(partition)
+            for topic, position in owned.positions.items():
+                if (found := stored.get(topic)) != position:
+                    error = FencedError(f"the position of {topic} is {found}, not {position}")
+                    self.give_up(partition, error)
+                    break
 
     def check_logs(self) -> None:
         """Notice a log that changed while nothing comes from it; tell how far behind this is."""
