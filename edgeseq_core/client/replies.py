@@ -131,15 +131,18 @@ class ReplyReader:
     def _notice_new_log(self, *, read: bool) -> None:
         """Begin again when the log ends before our position: the embedded broker, restarted.
 
-        It answers such a fetch with nothing instead of an error.  Asked when an answer is overdue.
+        It answers such a fetch with nothing instead of an error.  Looked at when an answer is overdue;
+        in the fetches' answers, as its `end_offsets` counts the last batch as one record.
         """
         now = time.monotonic()
         if read or not self._waiting:
             self._read_at = now
         elif now - self._read_at >= OVERDUE_S:
             self._read_at = now
-            end = self._consumer.end_offsets([self._assigned])[self._assigned]
-            if end < self._consumer.position(self._assigned, timeout_ms=MAX_BLOCK_MS):
+            end = self._consumer.highwater(self._assigned)
+            if end is not None and end < self._consumer.position(
+                self._assigned, timeout_ms=MAX_BLOCK_MS
+            ):
                 _log.warning("the log of %s is a new one, reading it from its start", self.topic)
                 self._consumer.seek_to_beginning(self._assigned)
 

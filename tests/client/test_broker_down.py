@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from edgeseq_core.client import Client
-from edgeseq_core.errors import BrokerError, BrokerUnavailableError, ConfigError
+from edgeseq_core.errors import BrokerError, BrokerUnavailableError, ConfigError, NoReplyError
 from edgeseq_core.messages import Request
 from edgeseq_core.settings import KafkaSettings
 from edgeseq_core.streams import connect
@@ -86,6 +86,16 @@ def test_a_client_works_on_after_the_broker_came_back_empty(
         second.start()
         assert client.predict("dates", "abc", timeout_s=15).target == "cba"
         second.close()
+
+
+def test_an_overdue_answer_alone_is_no_new_log(
+    responder: Responder, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert len(client.predict("dates", [str(n) for n in range(50)])) == 50  # answered in batches
+    responder.answer = silent
+    with pytest.raises(NoReplyError):
+        client.predict("dates", "abc", timeout_s=3)
+    assert "new one" not in caplog.text
 
 
 def test_closing_frees_those_who_still_wait(responder: Responder, client: Client) -> None:
