@@ -4,6 +4,8 @@ Run:  edgeseq up                                  # in one terminal
       python examples/teach_and_ask.py            # in another, from the same folder
 """
 
+import time
+
 from edgeseq_core.client import Client
 from edgeseq_core.errors import RequestError
 from edgeseq_services.state_dir import client_settings
@@ -25,7 +27,8 @@ def pairs() -> list[tuple[str, str]]:
 with Client(settings=client_settings().kafka, producer="example") as client:
     report = client.teach("example-dates", pairs())
     print(f"{report.count} pairs acknowledged in {report.seconds:.1f} s")
-    print(client.pair_status("example-dates", "example", report.pair_ids[0]))
+    while client.pair_status("example-dates", "example", report.pair_ids[-1]).state == "waiting":
+        time.sleep(1)  # about twenty seconds on two cores
     try:
         prediction = client.predict("example-dates", "5 May 2026")
         print(f"{prediction.target}  {prediction.confidence:.0%}  {prediction.snapshot_id}")

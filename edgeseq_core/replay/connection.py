@@ -58,7 +58,7 @@ def store_errors(what: str) -> Iterator[None]:
         ) from error
     except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError) as error:
         raise StoreUnavailableError(
-            f"{what}: Redis cannot be reached ({error}): check that it runs"
+            f"{what}: Redis cannot be reached ({error}): start it or `edgeseq up`, or correct redis.url"
         ) from error
     except redis.RedisError as error:
         raise _translated(what, str(error)) from error

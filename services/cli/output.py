@@ -13,6 +13,9 @@ from rich.text import Text
 from edgeseq_core.errors import EdgeSeqError
 
 
+WHOLE = ("snapshot", "champion", "task")  # columns that people copy from: never cut
+
+
 def emit(data: object) -> None:
     """One JSON value on a line of its own, at once."""
     sys.stdout.write(json.dumps(data, ensure_ascii=False, separators=(", ", ": ")) + "\n")
@@ -31,7 +34,9 @@ def warn(sentence: str) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
     """A table for people; every cell is plain text."""
-    shown = Table(*columns, title=title or None, title_justify="left", header_style="bold")
+    shown = Table(title=title or None, title_justify="left", header_style="bold")
+    for column in columns:
+        shown.add_column(column, no_wrap=column in WHOLE, overflow="fold")
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))
     Console(highlight=False).print(shown)
