@@ -23,7 +23,7 @@ from edgeseq_core.learn.learner import StepReport, TaskLearner
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.source_encoder import CachingEncoder
 from edgeseq_core.model.torch_engine import TorchEngine
-from edgeseq_core.replay.buffer import Move, ReplayBuffer, StepCommit, StoredPair
+from edgeseq_core.replay.buffer import Move, Part, ReplayBuffer, StepCommit, StoredPair
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.snapshots.gate import Gate
 from edgeseq_core.snapshots.manifest import (
@@ -251,24 +251,26 @@ class LearnerLoop:
         """Put new pairs into the recent slice; what it pushes out goes to the probe, or is released.
 
         Pairs older than the last drift leave the probe first.  Returns the released pairs (to be
-        trained now) and all moves but theirs.
+        trained now) and all moves but theirs: one a pair, however far it came in this step.
         """
-        config, released, moves = self._config, list[Example](), list[Move]()
+        released, moves = list[Example](), list[Move]()
         for example in chosen:
-            moves.append(Move(example.key, "bulk", "recent", 0.0))
-            task.recent.append(replace(example, part="recent"))
-            if len(task.recent) <= config.recent_pairs:
+            task.recent.append(example)
+            if len(task.recent) <= self._config.recent_pairs:
                 continue
-            oldest = task.recent.popleft()
-            task.probe.append(oldest)
-            gone = None
-            if len(task.probe) > config.probe_pairs:
+            task.probe.append(task.recent.popleft())
+            if len(task.probe) > self._config.probe_pairs:
                 gone = max(task.probe, key=lambda e: (self._before_drift(task, e), e.priority))
                 task.probe.remove(gone)
                 released.append(gone)
-            if gone is not oldest:
-                task.probe[-1] = replace(oldest, part="probe")
-                moves.append(Move(oldest.key, "recent", "probe", oldest.priority))
+        parts: tuple[tuple[Part, deque[Example] | list[Example]], ...]
+        parts = (("recent", task.recent), ("probe", task.probe))
+        for part, held in parts:
+            for at, example in enumerate(held):
+                if example.part != part:
+                    priority = example.priority if part == "probe" else 0.0
+                    moves.append(Move(example.key, example.part, part, priority))
+                    held[at] = replace(example, part=part)
         return released, moves
 
     @staticmethod

@@ -121,6 +121,7 @@ class _Journal:
             self.taken.append(key)
         if held - set(line["bulk"]):
             self._fault(f"step {step} holds out pairs that are no bulk pairs of it")
+        self.held_out |= held
         for key in line["released"]:
             if key not in self.held_out:
                 self._fault(f"step {step} releases pair {key}, which was not held out")
@@ -129,7 +130,6 @@ class _Journal:
             if key in self.trained:
                 self._fault(f"pair {key} is trained twice: steps {self.trained[key]} and {step}")
             self.trained[key] = step
-        self.held_out |= held
 
     def _fault(self, sentence: str) -> None:
         self.faults.append(f"task {self.task}: {sentence}")

@@ -1,0 +1,158 @@
+"""Guards: non-finite steps change nothing, one pair's pull is bounded, bad candidates are held."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgeseq_core.learn.learner import TaskLearner
+from edgeseq_core.model.base import Base
+from edgeseq_core.settings import LearningSettings
+from tests.learn.rig import SMALL, Learner, Pairs, numbered
+
+
+def opened(learner: Learner, task: str) -> TaskLearner:
+    """The learner in memory."""
+    return learner.loop._open[task].learner
+
+
+def infinite_gradient(loss: Tensor) -> Tensor:
+    return torch.sqrt(loss - loss.detach())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda loss: loss * float("nan"), "loss"),
+        (lambda loss: loss * float("inf"), "loss"),
+        (infinite_gradient, "gradient"),
+    ],
+)
+def test_a_step_that_is_not_finite_moves_no_weight(
+    base: Base,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Tensor], Tensor],
+    reason: str,
+) -> None:
+    learner = Learner(base)
+    learner.ingest("numbers", numbered(0, 24))
+    learner.learn(turns=1)
+    task = opened(learner, "numbers")
+    before = {name: t.detach().clone() for name, t in task.calibration.tensors.items()}
+    average = {name: t.clone() for name, t in task.average.items()}
+    real = TaskLearner._loss
+    with monkeypatch.context() as patched:
+        patched.setattr(TaskLearner, "_loss", lambda *a: spoil(real(*a)))
+        (turn,) = learner.learn(turns=1)
+    assert turn.step.skipped == reason
+    assert task.progress.skipped == 1
+    for name, tensor in task.calibration.tensors.items():
+        kept = len(before[name]) if name in ("rows", "row_bias") else None
+        assert torch.equal(tensor.detach()[:kept], before[name])
+        assert torch.equal(task.average[name][:kept], average[name])
+    (turn,) = learner.learn(turns=1)
+    assert turn.step.skipped == ""
+    learner.restart()
+    learner.ingest("numbers", numbered(24, 32))
+    learner.learn()
+    assert opened(learner, "numbers").progress.skipped == 1
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_poisoned_calibration_never_serves(base: Base, poison: float) -> None:
+    learner = Learner(base)
+    learner.ingest("numbers", numbered(0, 48))
+    learner.learn(turns=3)
+    champion, payload = learner.registry.status("numbers").champion, learner.payload("numbers")
+    assert champion is not None
+    task = opened(learner, "numbers")
+    for tensors in (task.calibration.tensors, task.average):
+        with torch.no_grad():
+            tensors["other_bias"].fill_(poison)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # casts of what is no number
+        turns = learner.learn()
+    assert turns
+    assert all(turn.step.skipped == "loss" for turn in turns)
+    assert [turn.gate.report.verdict for turn in turns if turn.gate] == ["hold"] * len(turns)
+    assert learner.registry.status("numbers").champion == champion
+    assert learner.payload("numbers") == payload
+
+
+def test_one_pair_pulls_no_harder_than_the_clip(base: Base) -> None:
+    learner = Learner(base, SMALL.model_copy(update={"label_smoothing": 0.0}))
+    learner.ingest("numbers", numbered(0, 8))
+    learner.learn(turns=1)
+    task, clip = opened(learner, "numbers"), SMALL.loss_clip
+    wanted = torch.tensor([[5, 6], [5, 6]])
+    logits = torch.zeros(2, 2, 10)
+    logits[0, :, 7] = 50.0  # 50 nats a token off
+    logits.requires_grad_(True)
+    loss = task._loss(logits, wanted, torch.ones(2))
+    plain = F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none").sum(1)
+    assert plain[0].item() == pytest.approx(100.0)
+    assert loss.item() == pytest.approx((2 * clip + plain[1].item()) / 4, rel=1e-4)
+    (clipped,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    (free,) = torch.autograd.grad(plain.sum() / 4, logits)
+    assert torch.allclose(clipped[0], free[0] * clip / 50.0, rtol=1e-4)
+    assert torch.allclose(clipped[1], free[1])
+
+
+# --- the gate over a stream -----------------------------------------------------------------------
+
+STREAM = SMALL.model_copy(
+    update={"recent_pairs": 16, "probe_pairs": 16, "fresh_per_step": 16, "replay_per_step": 16}
+)
+
+
+def right(start: int, stop: int, answer: str) -> Pairs:
+    return [(f"question {n}", answer) for n in range(start, stop)]
+
+
+def shuffled(start: int, stop: int) -> Pairs:
+    rng = random.Random(5)
+    letters = "qwertzuiop"
+    return [(f"question {n}", "".join(rng.choices(letters, k=4))) for n in range(start, stop)]
+
+
+def test_the_gate_holds_a_burst_of_shuffled_targets_and_promotes_after_a_lasting_drift(
+    base: Base,
+) -> None:
+    learner = Learner(base, STREAM)
+    learner.ingest("answers", right(0, 320, "yes"))
+    learner.learn()
+    champion = learner.registry.status("answers").champion
+    assert learner.answers("answers", ["question 999"]) == ["yes"]
+
+    learner.ingest("answers", shuffled(400, 432))  # about 10 of them enter the slice of 16
+    held = learner.learn()
+    assert [turn.gate.report.verdict for turn in held if turn.gate] == ["hold"] * 2
+    assert all(turn.gate and "recent" in turn.gate.report.reasons[0] for turn in held)
+    assert learner.registry.status("answers").champion == champion
+
+    learner.ingest("answers", right(500, 620, "yes"))
+    calm = learner.learn()
+    assert calm[-1].gate is not None
+    assert learner.answers("answers", ["question 999"]) == ["yes"]
+
+    learner.ingest("answers", right(700, 1_100, "no"))
+    drifted = learner.learn()
+    assert any(turn.step.drift for turn in drifted)
+    assert learner.answers("answers", ["question 999"]) == ["no"]
+    assert drifted[-1].gate is not None
+    promoted = [t for t in drifted if t.gate and t.gate.serves]
+    assert promoted
+
+
+def test_settings_are_those_of_production() -> None:
+    """The guards that these tests rely on are on by default."""
+    default = LearningSettings()
+    assert 0 < default.loss_clip < 10
+    assert default.norm_cap > 0
+    assert default.held_out_share <= 0.05
