@@ -12,7 +12,6 @@ from rich.text import Text
 
 from edgeseq_core.errors import EdgeSeqError
 
-
 WHOLE = ("snapshot", "champion", "task")  # columns that people copy from: never cut
 
 
