@@ -63,9 +63,13 @@ class LetterBox:
     """Stands for the dead-letter topic."""
 
     keys: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    values: list[bytes] = field(default_factory=list)
 
     def put(self, letters: Sequence[Letter]) -> None:
         self.keys += [pair_key(LOG, x.record.topic, x.record.offset) for x in letters]
+        self.reasons += [letter.reason for letter in letters]
+        self.values += [letter.record.value or b"" for letter in letters]
 
 
 class Bench:

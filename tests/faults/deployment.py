@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -11,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,15 @@ def wait_for(condition: Callable[[], bool], what: str, *, timeout_s: float = WAI
 class Deployment:
     """Topics, a store, processes by name, and everything that went in and came out."""
 
-    def __init__(self, bootstrap: str, redis_url: str, base_path: Path, directory: Path) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        redis_url: str,
+        base_path: Path,
+        directory: Path,
+        *,
+        learning: Mapping[str, str] = LEARNING,
+    ) -> None:
         self.name = f"t{secrets.token_hex(6)}"
         self.bootstrap, self._directory = bootstrap, directory
         self.kafka = KafkaSettings(
@@ -90,7 +99,7 @@ class Deployment:
             "EDGESEQ_REDIS__KEY_PREFIX": self.name,
             "EDGESEQ_BASE__PATH": str(base_path),
             "EDGESEQ_PREDICTOR__MAX_TOKENS": "8",
-            **{f"EDGESEQ_LEARNING__{name}": value for name, value in LEARNING.items()},
+            **{f"EDGESEQ_LEARNING__{name}": value for name, value in learning.items()},
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ports: dict[str, int] = {}
@@ -210,6 +219,8 @@ class Deployment:
         return thread
 
     def _hear(self, record: object) -> None:
+        if json.loads(record.value)["kind"] != "reply":  # type: ignore[attr-defined]
+            return  # another client's, on the same partition
         reply = decode(record.value, Reply)  # type: ignore[attr-defined]
         if reply.error is not None:
             self.errors[reply.request_id] = reply.error.code
