@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from edgeseq_core.errors import ServiceError, StoreError
@@ -240,8 +241,16 @@ def _service_unready(port: int) -> str:
         with urllib.request.urlopen(url, timeout=_PROBE_TIMEOUT_S):
             return ""
     except urllib.error.HTTPError as error:
+        return _reasons(error, port)
+    except (OSError, HTTPException):
+        return f"nothing answers on port {port}"
+
+
+def _reasons(error: urllib.error.HTTPError, port: int) -> str:
+    """Why a service is not ready, as it says; it may die while it says it."""
+    try:
         with error:
             reasons: list[str] = json.load(error)["reasons"]
-        return "; ".join(reasons)
-    except OSError:
-        return f"nothing answers on port {port}"
+    except (OSError, HTTPException, ValueError):
+        return f"what answers on port {port} broke off"
+    return "; ".join(reasons)

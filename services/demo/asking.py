@@ -152,14 +152,16 @@ class Asking:
         self._sample = None
 
     def _metrics(self) -> None:
-        """Read prequential accuracy, verdicts and drift from the learner's metrics."""
         now = self._now
-        if now is None:
-            return
-        view = learner_views(self._settings).get(now[0].task)
+        if now is not None:
+            self.read_metrics(now[0])
+
+    def read_metrics(self, phase: Phase) -> None:
+        """Take prequential accuracy, verdicts and drift from the learner's metrics."""
+        view = learner_views(self._settings).get(phase.task)
         if view is None:
             return
-        phase, board = now[0], self._board
+        board = self._board
         others = [p for p in board.phases if p.task == phase.task and p is not phase]
         with board.lock:
             phase.prequential, phase.drift_flag = view.prequential, view.drift_flag

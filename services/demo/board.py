@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -130,7 +130,7 @@ class Board:
         self.first_right: FirstRight | None = None
         self.ready_s: float | None = None  # start to all services ready
         self._notices: deque[tuple[float, str]] = deque(maxlen=NOTICES)
-        self._unseen: list[str] = []
+        self.on_notice: Callable[[str], None] = lambda _sentence: None
         self._started = time.monotonic()
 
     @property
@@ -142,19 +142,13 @@ class Board:
         """Something a person should know."""
         with self.lock:
             self._notices.append((self.elapsed_s, sentence))
-            self._unseen.append(sentence)
+        self.on_notice(sentence)
 
     def recent_notices(self) -> list[str]:
         """Notices of the last half minute."""
         with self.lock:
             since = self.elapsed_s - NOTICE_S
             return [sentence for at_s, sentence in self._notices if at_s >= since]
-
-    def unseen_notices(self) -> list[str]:
-        """Notices since the last call of this method."""
-        with self.lock:
-            unseen, self._unseen = self._unseen, []
-        return unseen
 
     def answered(
         self,

@@ -7,42 +7,55 @@ memory that the demo does not need afterwards.  The order comes as one JSON obje
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
-from edgeseq_core.corpus.demo import DEMO_TASKS, dates_task
+from edgeseq_core.corpus.demo import DEMO_TASKS, dates
+from edgeseq_core.corpus.examples import DemoTask, Example
 from edgeseq_core.errors import EdgeSeqError
 
 from .plan import FLIP_PHASE, Order
 
+FIGURES = re.compile(r"\d\d/\d\d/\d{4}")
 HELD_OUT_SEED_STEP = 1_000  # held-out sources are drawn in another order than the pairs
 FLIP_SEED_STEP = 1  # dates after the flip are new ones
 
 
+def day_first_figures(seed: int) -> Iterator[Example]:
+    """Yield the dates of the other regime that are written in figures: only these have an order."""
+    return (e for e in dates(seed, day_first=True) if FIGURES.fullmatch(e.source))
+
+
+def lessons(order: Order, base: str | None) -> Iterator[dict[str, Any]]:
+    """Each phase's pairs, held-out pairs, and what the bare base answers to those."""
+    from edgeseq_core.learn.offline import OfflineLearner
+    from edgeseq_core.model.base import Base
+    from edgeseq_core.settings import LearningSettings
+
+    learner = OfflineLearner(Base.load(Path(base) if base else None), LearningSettings())
+    for phase, name, count in order.phases():
+        flipped = phase == FLIP_PHASE
+        task = DemoTask(name, phase, day_first_figures) if flipped else DEMO_TASKS[name]
+        seed = order.seed + FLIP_SEED_STEP * flipped
+        held_out = task.held_out(order.held_out, order.seed + HELD_OUT_SEED_STEP)
+        yield {
+            "phase": phase,
+            "pairs": [(e.source, e.target) for e in islice(task.train(seed), count)],
+            "held_out": [(e.source, e.target) for e in held_out],
+            "at_pair_0": learner.answers(name, [e.source for e in held_out]),
+        }
+
+
 def main() -> int:
-    """Write all lessons; the bare base's answers first need torch, so packages are read before."""
-    order = json.load(sys.stdin)
-    path = order.pop("base")
-    chosen = Order(**{**order, "tasks": tuple(order["tasks"])})
+    """Read the order, write the lessons, each as soon as it is made."""
+    asked = json.load(sys.stdin)
+    base = asked.pop("base")
     try:
-        from pathlib import Path
-
-        from edgeseq_core.learn.offline import OfflineLearner
-        from edgeseq_core.model.base import Base
-        from edgeseq_core.settings import LearningSettings
-
-        learner = OfflineLearner(Base.load(Path(path) if path else None), LearningSettings())
-        for phase, name, count in chosen.phases():
-            flipped = phase == FLIP_PHASE
-            task = dates_task(day_first=True) if flipped else DEMO_TASKS[name]
-            seed = chosen.seed + FLIP_SEED_STEP * flipped
-            held_out = task.held_out(chosen.held_out, chosen.seed + HELD_OUT_SEED_STEP)
-            lesson = {
-                "phase": phase,
-                "pairs": [(e.source, e.target) for e in islice(task.train(seed), count)],
-                "held_out": [(e.source, e.target) for e in held_out],
-                "at_pair_0": learner.answers(name, [e.source for e in held_out]),
-            }
+        for lesson in lessons(Order(**{**asked, "tasks": tuple(asked["tasks"])}), base):
             sys.stdout.write(json.dumps(lesson, ensure_ascii=False) + "\n")
             sys.stdout.flush()
     except EdgeSeqError as error:

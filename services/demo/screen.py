@@ -26,7 +26,9 @@ class Screen:
         self._live: Live | None = None
         self._next_s = 0.0
         self._doing = ""
-        if not as_json and sys.stdout.isatty():
+        if as_json or not sys.stdout.isatty():
+            board.on_notice = self._notice
+        else:
             console = Console(highlight=False)
             self._live = Live(
                 get_renderable=lambda: self._frame(console),
@@ -36,6 +38,12 @@ class Screen:
 
     def _frame(self, console: Console) -> RenderableType:
         return view.screen(self._board, width=console.width)
+
+    def _notice(self, sentence: str) -> None:
+        if self._as_json:
+            emit({"event": "notice", "message": sentence})
+        else:
+            say((f"! {sentence}", "yellow"))
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -61,8 +69,6 @@ class Screen:
         if self._as_json:
             emit({"event": "update", **board.as_dict()})
             return
-        for notice in board.unseen_notices():
-            say(f"! {notice}")
         say(view.line(board))
 
     def close(self) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import stamina.instrumentation
 
 from edgeseq_core.client import Client
 from edgeseq_core.errors import ConfigError, ServiceError
+from edgeseq_core.model.base_file import read_header
 from edgeseq_core.settings import load_settings
 
 from ..cli.output import emit, say
@@ -50,18 +53,20 @@ def run(
     order = order or Order()
     require_packages()
     settings = load_settings()
+    read_header(settings.base.path)  # one sentence now is better than services that cannot start
     stamina.instrumentation.set_on_retry_hooks([])  # retries are told by their outcome
     path = directory or folder.DEFAULT
     folder.begin(path, keep=keep)
     board = Board(order.phases())
-    if kafka is not None or redis is not None:
-        board.notice("the given servers are used as they are: what they hold is not begun afresh")
     with ExitStack() as stack:
         stack.enter_context(stop_signals())
+        stack.enter_context(_log_to(board))
         screen = stack.enter_context(Screen(board, as_json=as_json))
         try:
             board.doing = "starting broker, store, consumer, learner and predictor"
             screen.tick()
+            if kafka is not None or redis is not None:
+                board.notice("the given servers keep what they hold: it is not begun afresh")
             base = settings.base.path
             preparation = Preparation(order, base=str(base.absolute()) if base else None)
             stack.callback(preparation.close)
@@ -90,10 +95,13 @@ def run(
             )
             if not stop_when_done:
                 if not as_json:
-                    say("\nin a second terminal:")
+                    say("in a second terminal:")
                     for command, why in view.commands(_program(), str(path), board):
                         say((f"  {command}", "bold"), (f"  # {why}", "dim"))
-                    say(("\nstill serving; Ctrl-C stops everything", "bold green"))
+                    say(
+                        ("\nstill serving; Ctrl-C stops everything", "bold green"),
+                        f"; logs: {path}/logs",
+                    )
                 instance.wait()
         except KeyboardInterrupt:
             screen.close()
@@ -101,6 +109,29 @@ def run(
                 say(("stopping; accepted work is finished first", "dim"))
             return 0
     return int(changed)
+
+
+class _Notices(logging.Handler):
+    """Shows what the library logs where it does not tear the live screen."""
+
+    def __init__(self, board: Board) -> None:
+        super().__init__(logging.WARNING)
+        self._board = board
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._board.notice(record.getMessage())
+
+
+@contextmanager
+def _log_to(board: Board) -> Iterator[None]:
+    library, handler = logging.getLogger("edgeseq_core"), _Notices(board)
+    library.addHandler(handler)
+    library.propagate = False
+    try:
+        yield
+    finally:
+        library.propagate = True
+        library.removeHandler(handler)
 
 
 def _follow(

@@ -114,6 +114,7 @@ class Story:
         if not self._settle(phase, base, journal):
             return False
         self._asking.rest()
+        self._asking.read_metrics(phase)  # the last verdict came after the last look
         ending = self._ending(task, lesson)
         self._endings[phase.name] = ending
         board.answered(phase, lesson.held_out, lesson.at_pair_0, ending.answers)

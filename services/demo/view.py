@@ -15,8 +15,8 @@ from .story import Unchanged
 WIDE = 118  # columns; below, the table leaves out what the line under it says
 GAIN = 0.30  # above both floors: shown green
 LEGEND = (
-    "  preq.: right before it was learnt   held-out: right on sources that are never taught\n"
-    "  beside it: the base before pair 0, copying the source, suffix rules from the same pairs"
+    "  preq.: right before it was learnt; held-out: right, of sources never taught;\n"
+    "  pair 0: the bare base; copy, suffix: copying the source, rules of suffixes"
 )
 STATUS_STYLE = {
     "preparing": "dim",
@@ -115,13 +115,19 @@ def _head(board: Board) -> Text:
 
 
 def _phases(board: Board, *, wide: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1),
+        collapse_padding=True,
+        pad_edge=False,
+        header_style="bold",
+    )
     table.add_column("task", no_wrap=True)
     for name in ("pairs", "preq.", "held-out", "pair 0", "copy", "suffix"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("drift", no_wrap=True)
     if wide:
-        table.add_column("gate", no_wrap=True)
+        table.add_column("promoted, held", no_wrap=True)
         table.add_column("snapshot", no_wrap=True)
     for phase in board.phases:
         row = [
@@ -136,7 +142,7 @@ def _phases(board: Board, *, wide: bool) -> Table:
         ]
         if wide:
             tried = phase.promoted or phase.held
-            row.append(Text(f"{phase.promoted} in, {phase.held} held" if tried else "–"))
+            row.append(Text(f"{phase.promoted}, {phase.held}" if tried else "–"))
             row.append(Text(short_id(phase), "dim"))
         table.add_row(*row)
     return table
@@ -155,7 +161,7 @@ def _drift(phase: Phase) -> str:
 
 
 def _gate(phase: Phase) -> str:
-    began = f"; this phase began at {percent(phase.at_start)} held-out"
+    began = f"; the phase began at {percent(phase.at_start)}"
     return (
         f"  gate: {phase.promoted} promoted, {phase.held} held; snapshot {short_id(phase)}"
         f"{began if phase.at_start is not None else ''}"
@@ -206,7 +212,7 @@ def results(board: Board, unchanged: Sequence[Unchanged]) -> Table:
     table.add_column("task", no_wrap=True)
     for name in ("pair 0", "copy", "suffix", "end of phase", "end of all"):
         table.add_column(name, justify="right")
-    table.add_column("since its phase")
+    table.add_column("since its phase", no_wrap=True)
     for phase, compared in zip(board.phases, unchanged, strict=True):
         table.add_row(
             phase.name,
@@ -222,12 +228,12 @@ def results(board: Board, unchanged: Sequence[Unchanged]) -> Table:
 
 def _verdict(compared: Unchanged) -> Text:
     if compared.same_bytes and compared.same_answers:
-        return Text("same bytes, same answers", "green")
+        return Text("bytes, answers equal", "green")
     if compared.later_pairs:
-        return Text("taught again (the flip)", "yellow")
+        return Text("taught again (flip)", "yellow")
     if compared.same_bytes:
-        return Text("same bytes, OTHER ANSWERS", "bold red")
-    return Text("OTHER BYTES", "bold red")
+        return Text("ANSWERS DIFFER", "bold red")
+    return Text("BYTES DIFFER", "bold red")
 
 
 def commands(program: str, where: str, board: Board) -> list[tuple[str, str]]:
@@ -236,11 +242,11 @@ def commands(program: str, where: str, board: Board) -> list[tuple[str, str]]:
     shown = phase.examples[0] if phase.examples else Shown("4 May 2026", "2026-05-04", None)
     tries = [
         (f'predict {phase.task} "{shown.source}"', "ask"),
-        (f'correct {phase.task} "{shown.source}" "{shown.target}"', "a right answer, learnt first"),
-        ("teach mine pairs.tsv", "a task of your own; a line is source TAB target"),
+        (f'correct {phase.task} "{shown.source}" "{shown.target}"', "learnt at once"),
+        ("teach mine pairs.tsv", "your own: source TAB target"),
         ("status", "every task"),
-        (f"snapshots {phase.task}", "what was promoted and held, and why"),
-        (f"rollback {phase.task}", "the champion before serves, pinned"),
+        (f"snapshots {phase.task}", "the gate's verdicts"),
+        (f"rollback {phase.task}", "and pin"),
         (f"unpin {phase.task}", "the gate decides again"),
     ]
     return [(f"{program} {what} --dir {where}", why) for what, why in tries]
