@@ -102,7 +102,7 @@ class LearningSettings(Section):
         2  # replay-only steps while nothing waits, for each step with fresh pairs
     )
 
-    learning_rate: float = 8e-3
+    learning_rate: float = 1.2e-2
     warmup_steps: int = 20
     decay_after_steps: int = 100  # then ~ 1/sqrt(steps), down to the floor
     floor_ratio: float = 0.2

@@ -21,7 +21,9 @@ def model_card(header: BaseHeader, file: Path) -> str:
         )
     )
     rows = [
-        f"| {name} | {pairs:,} | {100 * exact[name]:.1f} |" if name in exact else f"| {name} | {pairs:,} | |"
+        f"| {name} | {pairs:,} | {100 * exact[name]:.1f} |"
+        if name in exact
+        else f"| {name} | {pairs:,} | |"
         for name, pairs in sorted(tasks.items())
     ]
     mean = sum(exact.values()) / max(1, len(exact))

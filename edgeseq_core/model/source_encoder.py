@@ -44,7 +44,7 @@ class CachingEncoder:
     empty cache, goes on bit for bit.  About ``4 * tokens * d_model`` bytes a source.
     """
 
-    def __init__(self, base: Base, *, calibrated_layers: int, capacity: int = 8_192) -> None:
+    def __init__(self, base: Base, *, calibrated_layers: int, capacity: int = 4_096) -> None:
         self._base, self._capacity = base, capacity
         self._frozen = base.config.encoder_layers - calibrated_layers
         model = base.model
