@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from edgeseq_core.client import Client, Prediction
 from edgeseq_core.testing.base import write_tiny_base
 from tests.brokers import Broker
-from tests.faults.deployment import SERVICES, Deployment, wait_for
+from tests.faults.deployment import PARTITIONS, SERVICES, Deployment, wait_for
 from tests.faults.history import violations
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -25,8 +26,8 @@ LEARNING = {  # quick to learn, and to unlearn what a correction says
     "WARMUP_STEPS": "2",
     "RECENT_PAIRS": "6",
     "PROBE_PAIRS": "6",
-    "GATE_INTERVAL_S": "0.2",
-    "REHEARSALS_PER_STEP": "4",
+    "GATE_INTERVAL_S": "1.0",
+    "REHEARSALS_PER_STEP": "2",
 }
 
 
@@ -43,15 +44,23 @@ class Loop(Deployment):
 
     def learn(self, task: str, answer: str, *, start: int, pairs: int = 96) -> list[str]:
         """Teach one answer to many questions and wait until all is learnt and offered."""
+        self.signal("learner", signal.SIGSTOP)  # so that it is one lesson, with few candidates
         told = self.sdk.teach(task, [(f"in {n}", answer) for n in range(start, start + pairs)])
-        wait_for(lambda: self._is_settled(task, told.pair_ids), "the lesson to be learnt")
+        wait_for(lambda: self._are_stored(task, told.pair_ids), "the lesson to be stored")
+        self.signal("learner", signal.SIGCONT)
+        wait_for(lambda: self._is_settled(task, told.pair_ids), "the lesson and its rehearsals")
         return list(told.pair_ids)
+
+    def _are_stored(self, task: str, pair_ids: tuple[str, ...]) -> bool:
+        return all(self.store.outcome(task, "erp", pair_id) for pair_id in pair_ids)
 
     def _is_settled(self, task: str, pair_ids: tuple[str, ...]) -> bool:
         found = [self.store.outcome(task, "erp", pair_id) for pair_id in pair_ids]
         if not all(one and one.state in ("trained", "held_out") for one in found):
             return False
-        return json.loads(self.store.journal(task)[-1])["kind"] == "gate"
+        lines = [json.loads(line) for line in self.store.journal(task)[-6:]]
+        last = [line for line in lines if line["kind"] == "step"][-1]
+        return lines[-1]["kind"] == "gate" and not (last["bulk"] or last["corrections"])
 
     def answer(self, task: str, source: str = "in 77777") -> Prediction:
         prediction = self.sdk.predict(task, source, timeout_s=30)
@@ -78,8 +87,8 @@ def loop(
 
 def test_a_new_task_registers_itself_and_is_answered_right(loop: Loop) -> None:
     assert "greetings" not in loop.tasks()
-    pair_ids = loop.learn("greetings", "hello", start=0)
-    wait_for(lambda: loop.answer("greetings").target == "hello", "the right answer")
+    pair_ids = loop.learn("greetings", "hi", start=0, pairs=160)
+    wait_for(lambda: loop.answer("greetings").target == "hi", "the right answer")
     prediction = loop.answer("greetings")
     assert prediction.snapshot_id == loop.champion("greetings")
     assert not prediction.abstained
@@ -99,64 +108,60 @@ def test_a_new_task_registers_itself_and_is_answered_right(loop: Loop) -> None:
     assert unknown.state == "unknown"
 
 
-def test_a_correction_passes_the_bulk_that_waits(loop: Loop) -> None:
-    loop.learn("greetings", "hello", start=1_000, pairs=16)
-    loop.sdk.teach("burst", [(f"in {n}", "bulk") for n in range(600)])
-    wait_for(lambda: "burst" in loop.tasks(), "the burst")
-    told = loop.sdk.correct("greetings", "in 5", "hello")
-    wait_for(
-        lambda: (
-            (o := loop.store.outcome("greetings", "erp", told)) is not None and o.state == "trained"
-        ),
-        "the correction",
-    )
-    own = loop.sdk.correct("burst", "in 5", "bulk")
-    wait_for(
-        lambda: (o := loop.store.outcome("burst", "erp", own)) is not None and o.state == "trained",
-        "the task's own correction",
-    )
-    steps = [json.loads(line) for line in loop.store.journal("burst")]
-    (with_it,) = [s for s in steps if s["kind"] == "step" and s["corrections"]]
-    taken = sum(len(s["bulk"]) for s in steps[: steps.index(with_it)] if s["kind"] == "step")
-    assert taken < 600  # bulk was still waiting
-    status = loop.sdk.pair_status("greetings", "erp", told, timeout_s=30)
+def test_corrections_pass_the_bulk_that_waits(loop: Loop) -> None:
+    loop.learn("greetings", "hi", start=1_000, pairs=16)
+    loop.signal("learner", signal.SIGSTOP)
+    loop.sdk.teach("burst", [(f"in {n}", "so") for n in range(200)])
+    loop.sdk.teach("greetings", [(f"in {n}", "hi") for n in range(2_000, 2_100)])
+    own = loop.sdk.correct("burst", "in 5", "so")
+    other = loop.sdk.correct("greetings", "in 5", "hi", request_id="some-reply")
+    names = [("burst", "erp", own), ("greetings", "erp", other)]
+    wait_for(lambda: all(loop.store.outcome(*name) for name in names), "the corrections")
+    wait_for(lambda: sum(loop.store.stats("burst").pairs.values()) == 201, "the burst")
+    loop.signal("learner", signal.SIGCONT)
+    wait_for(lambda: not any(loop.store.waiting(n) for n in range(PARTITIONS)), "all to be learnt")
+    for task in ("burst", "greetings"):
+        steps = [json.loads(line) for line in loop.store.journal(task)]
+        steps = [line for line in steps if line["kind"] == "step" and line["bulk"]]
+        last = max(n for n, line in enumerate(steps) if line["corrections"])
+        assert steps[last + 1 :], "bulk waited while the correction was learnt"
+    status = loop.sdk.pair_status("greetings", "erp", other, timeout_s=30)
     assert status.state == "trained"
-    wait_for(lambda: not any(loop.store.waiting(n) for n in range(4)), "the burst to drain")
 
 
 def test_a_rollback_flips_pins_and_forks_and_unpin_lets_it_promote(loop: Loop) -> None:
-    loop.learn("colours", "red", start=0)
-    wait_for(lambda: loop.answer("colours").target == "red", "red")
-    good = loop.champion("colours")
+    loop.learn("moods", "up", start=0, pairs=240)
+    wait_for(lambda: loop.answer("moods").target == "up", "up")
+    good = loop.champion("moods")
     assert good is not None
-    loop.learn("colours", "blue", start=1_000, pairs=160)
-    wait_for(lambda: loop.answer("colours").target == "blue", "blue")
-    bad = loop.champion("colours")
-    step = loop.store.state("colours").step
+    loop.learn("moods", "no", start=1_000, pairs=320)
+    wait_for(lambda: loop.answer("moods").target == "no", "no")
+    bad = loop.champion("moods")
+    step = loop.store.state("moods").step
 
-    done = loop.sdk.control("rollback", "colours", snapshot_id=good, reason="blue is wrong")
+    done = loop.sdk.control("rollback", "moods", snapshot_id=good, reason="no is wrong")
     assert done.ok, done.error
     assert done.champion == good != bad
-    rolled = loop.registry.status("colours")
+    rolled = loop.registry.status("moods")
     assert (rolled.champion, rolled.pinned, rolled.branch) == (good, True, 1)
-    assert loop.store.state("colours").step < step
-    wait_for(lambda: loop.answer("colours").snapshot_id == good, "the swap back")
-    assert loop.answer("colours").target == "red"
+    assert loop.store.state("moods").step < step
+    wait_for(lambda: loop.answer("moods").snapshot_id == good, "the swap back")
+    assert loop.answer("moods").target == "up"
 
-    loop.learn("colours", "red", start=2_000, pairs=32)  # the learner goes on from there
-    lines = [json.loads(line) for line in loop.store.journal("colours")]
+    loop.learn("moods", "up", start=2_000, pairs=32)  # the learner goes on from there
+    lines = [json.loads(line) for line in loop.store.journal("moods")]
     fork = next(n for n, line in enumerate(lines) if line["kind"] == "rollback")
     after = [line for line in lines[fork:] if line["kind"] == "step"]
-    assert after[0]["parent"] == loop.registry.record("colours", good).manifest.step
+    assert after[0]["parent"] == loop.registry.record("moods", good).manifest.step
     assert after[0]["step"] > step
     assert {line["branch"] for line in after} == {1}
-    assert loop.champion("colours") == good  # pinned
+    assert loop.champion("moods") == good  # pinned
 
-    assert loop.sdk.control("unpin", "colours").ok
-    loop.learn("colours", "red", start=3_000, pairs=64)
-    wait_for(lambda: loop.champion("colours") != good, "a promotion")
-    wait_for(lambda: loop.answer("colours").snapshot_id == loop.champion("colours"), "the swap")
-    assert loop.answer("colours").target == "red"
+    assert loop.sdk.control("unpin", "moods").ok
+    loop.learn("moods", "up", start=3_000, pairs=64)
+    wait_for(lambda: loop.champion("moods") != good, "a promotion")
+    wait_for(lambda: loop.answer("moods").snapshot_id == loop.champion("moods"), "the swap")
+    assert loop.answer("moods").target == "up"
 
 
 def test_swaps_under_load_lose_no_reply(loop: Loop) -> None:
@@ -193,17 +198,18 @@ def test_swaps_under_load_lose_no_reply(loop: Loop) -> None:
     assert [v for v in violations(facts) if "which nobody sent" not in v] == []
 
 
-def test_a_rollback_takes_less_than_a_second(loop: Loop) -> None:
-    """The consumer does it, so it works while the learner is dead."""
-    champion = loop.champion("load")
+def test_a_rollback_needs_no_learner(
+    loop: Loop, record_property: Callable[[str, object], None]
+) -> None:
+    """The consumer does it; how long it takes is recorded, not asserted (the machine may be busy)."""
+    for lesson in range(2):
+        loop.learn("ways", "so", start=1_000 * lesson, pairs=48)
+    champion = loop.champion("ways")
     loop.kill("learner")
     began_s = time.monotonic()
-    done = loop.sdk.control("rollback", "load")
-    took_s = time.monotonic() - began_s
+    done = loop.sdk.control("rollback", "ways")
+    record_property("rollback_s", round(time.monotonic() - began_s, 3))
     assert done.ok, done.error
     assert done.champion not in (None, champion)
-    wait_for(lambda: loop.answer("load").snapshot_id == done.champion, "the swap back")
-    print(
-        f"rollback answered after {took_s:.3f} s"
-    )  # a promise of an idle machine, shown not asserted
+    wait_for(lambda: loop.answer("ways").snapshot_id == done.champion, "the swap back")
     loop.start("learner")
