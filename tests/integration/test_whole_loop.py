@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -158,8 +157,11 @@ def test_a_rollback_flips_pins_and_forks_and_unpin_lets_it_promote(loop: Loop) -
     assert loop.champion("moods") == good  # pinned
 
     assert loop.sdk.control("unpin", "moods").ok
-    loop.learn("moods", "up", start=3_000, pairs=64)
-    wait_for(lambda: loop.champion("moods") != good, "a promotion")
+    for lesson in range(3, 9):  # until the held-out pairs of the other mood have left the slice
+        loop.learn("moods", "up", start=1_000 * lesson)
+        if loop.champion("moods") != good:
+            break
+    assert loop.champion("moods") != good
     wait_for(lambda: loop.answer("moods").snapshot_id == loop.champion("moods"), "the swap")
     assert loop.answer("moods").target == "up"
 
@@ -198,17 +200,13 @@ def test_swaps_under_load_lose_no_reply(loop: Loop) -> None:
     assert [v for v in violations(facts) if "which nobody sent" not in v] == []
 
 
-def test_a_rollback_needs_no_learner(
-    loop: Loop, record_property: Callable[[str, object], None]
-) -> None:
-    """The consumer does it; how long it takes is recorded, not asserted (the machine may be busy)."""
+def test_a_rollback_needs_no_learner(loop: Loop) -> None:
+    """The consumer does it."""
     for lesson in range(2):
         loop.learn("ways", "so", start=1_000 * lesson, pairs=48)
     champion = loop.champion("ways")
     loop.kill("learner")
-    began_s = time.monotonic()
     done = loop.sdk.control("rollback", "ways")
-    record_property("rollback_s", round(time.monotonic() - began_s, 3))
     assert done.ok, done.error
     assert done.champion not in (None, champion)
     wait_for(lambda: loop.answer("ways").snapshot_id == done.champion, "the swap back")
