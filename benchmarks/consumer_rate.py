@@ -10,9 +10,6 @@ server of its own.  The medians of both rates and their ratio are printed as a t
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
-import platform
 import secrets
 import shutil
 import statistics
@@ -22,12 +19,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import redis as redis_py
 from kafka import TopicPartition
+from report import publish
 
 from edgeseq_core.keys import Topics
 from edgeseq_core.messages import Pair, encode
@@ -224,13 +221,7 @@ def main() -> None:
         redis_version = redis_py.Redis.from_url(url).info("server")["redis_version"]
     ratios = [ours.rate / theirs.rate for ours, theirs in zip(edgeseq, bare, strict=True)]
     shares = [theirs.cpu_us / ours.cpu_us for ours, theirs in zip(edgeseq, bare, strict=True)]
-    print(
-        f"\n{datetime.date.today()}, {os.cpu_count()} cores, {platform.machine()}, "
-        f"load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
-        f"kafka-python {version('kafka-python')}, Redis {redis_version}, broker {options.broker}, "
-        f"{options.pairs:,} pairs of {size_bytes} bytes in {len(TASKS)} tasks\n"
-    )
-    print("| what | median | lowest | highest |\n|---|---|---|---|")
+    rows = []
     for name, values, form in (
         ("bare kafka-python, records/s", [speed.rate for speed in bare], ",.0f"),
         ("EdgeSeq consumer into Redis, pairs/s", [speed.rate for speed in edgeseq], ",.0f"),
@@ -239,8 +230,20 @@ def main() -> None:
         ("EdgeSeq consumer, CPU µs a pair (without Redis)", [s.cpu_us for s in edgeseq], ".1f"),
         ("ratio of the CPU times", shares, ".2f"),
     ):
-        row = (statistics.median(values), min(values), max(values))
-        print(f"| {name} | " + " | ".join(format(value, form) for value in row) + " |")
+        figures = {
+            "median": statistics.median(values),
+            "lowest": min(values),
+            "highest": max(values),
+        }
+        rows.append({"what": name, **{key: format(value, form) for key, value in figures.items()}})
+    kind = options.broker if options.broker == "embedded" else "apache"
+    publish(
+        f"consumer-rate-{kind}",
+        f"python benchmarks/consumer_rate.py --broker {options.broker}",
+        rows,
+        f"{options.pairs:,} pairs of {size_bytes} bytes in {len(TASKS)} tasks, {options.rounds} rounds; "
+        f"Redis {redis_version}.",
+    )
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ class LearningSettings(Section):
         0.8  # weight of the past in the averaged calibration that is offered; 0: none
     )
 
-    held_out_share: float = 0.045  # of bulk pairs; corrections never
+    held_out_share: float = 0.05  # of all pairs at most; corrections never
     recent_pairs: int = 32
     probe_pairs: int = 32
     gate_interval_s: float = 1.0  # at most one candidate in this time while pairs wait

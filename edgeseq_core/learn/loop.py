@@ -174,7 +174,7 @@ class LearnerLoop:
         )
         fresh = [self._example(pair) for pair in drawn.fresh[: config.fresh_per_step]]
         replay = [self._example(pair) for pair in drawn.replay]
-        held = [e.part == "bulk" and e.draw < config.held_out_share for e in fresh]
+        held = self._elect(learner, fresh)
         released, moves = self._hold_out(
             task, [e for e, out in zip(fresh, held, strict=True) if out]
         )
@@ -246,6 +246,16 @@ class LearnerLoop:
         self._close(name)
 
     # --- held-out pairs ----------------------------------------------------------------------------
+
+    def _elect(self, learner: TaskLearner, fresh: Sequence[Example]) -> list[bool]:
+        """Which fresh pairs are held out: by their key's draw, and never more than the share so far."""
+        share, out = self._config.held_out_share, learner.progress.held_out
+        seen, held = learner.progress.pairs + out, list[bool]()
+        for example in fresh:
+            seen += 1
+            held.append(example.part == "bulk" and example.draw < share and out + 1 <= share * seen)
+            out += held[-1]
+        return held
 
     def _hold_out(self, task: _Task, chosen: Sequence[Example]) -> tuple[list[Example], list[Move]]:
         """Put new pairs into the recent slice; what it pushes out goes to the probe, or is released.
