@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import tomllib
@@ -135,8 +136,13 @@ def test_ports_are_those_of_the_settings() -> None:
         assert f"{getattr(settings, name).http_port} {name}" in text
 
 
-def test_results_have_their_place() -> None:
-    assert "<!-- results -->" in section(README, "Results")
+def test_the_demo_s_accuracies_are_those_of_the_kept_results() -> None:
+    results = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text())
+    told = section(README, "Results").replace("*", "")
+    for phase in results["phases"]:
+        row = [phase["copying"], phase["suffix_rules"], phase["at_end"]]
+        cells = " | ".join(f"{round(100 * value)} %" for value in row)
+        assert cells in told, f"{phase['phase']}: {cells}"
 
 
 def test_the_changelog_begins_with_what_is_unreleased() -> None:
