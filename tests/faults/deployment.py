@@ -12,11 +12,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from edgeseq_core.errors import EdgeSeqError
@@ -266,11 +268,14 @@ class Deployment:
         return [task for n in range(PARTITIONS) for task in self.store.tasks(n)]
 
     def drain(self, *, timeout_s: float = WAIT_S) -> None:
-        wait_for(
-            lambda: self.is_drained() and self.is_served(),
-            "the loop to drain",
-            timeout_s=timeout_s,
-        )
+        """Wait until every pair is learnt and offered, and every request has its answer."""
+        deadline_s = time.monotonic() + timeout_s
+        while not (self.is_drained() and self.is_served()):
+            if time.monotonic() > deadline_s:
+                silent = self.asked - {reply.request_id for reply in self.heard}
+                states, served = Counter(self.states()), self.is_served()
+                pytest.fail(f"not drained: {states}, unanswered {sorted(silent)}, served {served}")
+            time.sleep(0.05)
 
     def facts(self, *, earlier: tuple[Facts, ...] = ()) -> Facts:
         """The whole history so far."""
