@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
 from edgeseq_core.clock import Clock
 from edgeseq_core.engine import PairRow, Score
-from edgeseq_core.errors import FencedError
+from edgeseq_core.errors import FencedError, SnapshotError
 from edgeseq_core.keys import partition_of
 from edgeseq_core.learn.example import Example, read_example
 from edgeseq_core.learn.learner import StepReport, TaskLearner
@@ -25,7 +25,7 @@ from edgeseq_core.model.source_encoder import CachingEncoder
 from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.replay.buffer import Move, Part, ReplayBuffer, StepCommit, StoredPair
 from edgeseq_core.settings import LearningSettings
-from edgeseq_core.snapshots.gate import Gate
+from edgeseq_core.snapshots.gate import SINCE_DRIFT, Gate, summary
 from edgeseq_core.snapshots.manifest import (
     GateReport,
     SnapshotManifest,
@@ -34,8 +34,7 @@ from edgeseq_core.snapshots.manifest import (
 )
 from edgeseq_core.snapshots.registry import Offer, SnapshotRegistry
 
-CANDIDATE = "candidate"  # slots of the loop's own engine
-CHAMPION = "champion"
+CANDIDATE = "candidate"  # slots of the loop's own engine; a rival's is its snapshot id
 IDENTITY = "identity"
 MAX_OPEN_TASKS = 64  # in memory, about 3 MB each at d_model 128
 MAX_ARRIVALS = 4_096  # arrival times a snapshot lists, for the freshness metric
@@ -71,6 +70,18 @@ class Observer(Protocol):
 
 
 @dataclass
+class _Rival:
+    """A snapshot in the loop's engine, and what it scored on the pairs that are held out now."""
+
+    snapshot_id: str | None  # None: the bare base
+    scores: dict[str, Score] = field(default_factory=dict)  # by pair key
+
+    @property
+    def slot(self) -> str:
+        return self.snapshot_id or IDENTITY
+
+
+@dataclass
 class _Task:
     """A task that this loop has opened: its learner and what the store confirmed."""
 
@@ -78,14 +89,14 @@ class _Task:
     branch: int
     step: int
     last_step: int
-    champion: str | None
+    champion: _Rival
+    reference: _Rival  # the best recent champion: the one that candidates are compared with
     recent: deque[Example] = field(default_factory=deque)
     probe: list[Example] = field(default_factory=list)
     arrivals: list[int] = field(default_factory=list)  # of pairs no champion has learnt yet
     offered_at: float = 0.0  # monotonic seconds
     checkpoint_digest: str = ""
     rehearsals: int = 0  # since the last step with fresh pairs
-    scores: dict[str, Score] = field(default_factory=dict)  # the champion's, by pair key
 
 
 class LearnerLoop:
@@ -110,7 +121,14 @@ class LearnerLoop:
         self._observer, self._gates = observer, gates
         self._encoder = CachingEncoder(base, calibrated_layers=config.encoder_layers)
         self._engine = TorchEngine(base, self._encoder)
-        self._gate = Gate(loss_slack=config.gate_loss_slack, exact_slack=config.gate_exact_slack)
+        self._gate = Gate(
+            loss_clip=config.gate_loss_clip,
+            loss_slack=config.gate_loss_slack,
+            answer_slack=config.gate_answer_slack,
+            exact_slack=config.gate_exact_slack,
+            drift_gain=config.gate_drift_gain,
+            min_pairs=config.gate_min_pairs,
+        )
         self._epochs = {p: buffer.acquire("learner", p) for p in self._partitions}
         self._open: dict[str, _Task] = {}
         self._order: deque[str] = deque()
@@ -239,7 +257,7 @@ class LearnerLoop:
     def submit_as(self, name: str, report: GateReport) -> GateEvent:
         """Offer a task's present state under a verdict that was reached before."""
         task = self._opened(name)
-        return self._submit(name, task, task.learner.payload(), report)
+        return self._submit(name, task, task.learner.payload(), report, _Rival(CANDIDATE))
 
     def reopen(self, name: str) -> None:
         """Forget what this loop knows of a task; its next turn reads the store."""
@@ -288,8 +306,8 @@ class LearnerLoop:
         return example.offset < task.learner.progress.drifted.get(example.topic, 0)
 
     def _drifted(self, task: _Task) -> bool:
-        """Whether the probe still holds pairs from before the last drift."""
-        return any(self._before_drift(task, e) for e in task.probe)
+        """Whether pairs from before the last drift are still held out."""
+        return any(self._before_drift(task, e) for e in (*task.recent, *task.probe))
 
     # --- commit, candidate, gate -------------------------------------------------------------------
 
@@ -331,18 +349,21 @@ class LearnerLoop:
         task.checkpoint_digest = hashlib.sha256(checkpoint).hexdigest()
 
     def _offer(self, name: str, task: _Task, learned: Sequence[Example]) -> GateEvent:
-        """Quantize, score against the champion, and put candidate and verdict into the registry."""
+        """Quantize, score against the reference, and put candidate and verdict into the registry."""
         payload = task.learner.payload()
         self._engine.swap(CANDIDATE, CANDIDATE, payload)
-        return self._submit(name, task, payload, self._judge(name, task, learned))
+        candidate = _Rival(CANDIDATE)
+        return self._submit(name, task, payload, self._judge(task, candidate, learned), candidate)
 
-    def _submit(self, name: str, task: _Task, payload: bytes, report: GateReport) -> GateEvent:
+    def _submit(
+        self, name: str, task: _Task, payload: bytes, report: GateReport, candidate: _Rival
+    ) -> GateEvent:
         """Manifest, journal line and bytes into the registry, in one step."""
         learner, now_ms = task.learner, self._clock.wall_ms()
         manifest = SnapshotManifest(
             task=name,
             base=self._base.digest,
-            parent=task.champion,
+            parent=task.champion.snapshot_id,
             step=task.step,
             positions=dict(learner.progress.positions),
             payload_digest=payload_digest(payload),
@@ -359,6 +380,8 @@ class LearnerLoop:
             "snapshot_id": manifest.snapshot_id,
             "verdict": report.verdict,
             "reasons": report.reasons,
+            "reference": report.reference_id,
+            "leads": report.leads,
         }
         serves = self._registry.offer(
             Offer(
@@ -367,39 +390,53 @@ class LearnerLoop:
                 branch=task.branch,
                 record=record,
                 payload=payload,
-                expected_champion=task.champion,
+                expected_champion=task.champion.snapshot_id,
                 journal=json.dumps(line, separators=(",", ":")),
             )
         )
         task.offered_at = self._clock.monotonic()
         if serves:
-            task.champion, task.arrivals, task.scores = manifest.snapshot_id, [], {}
-            self._engine.swap(CHAMPION + name, manifest.snapshot_id, payload)
+            champion = _Rival(manifest.snapshot_id, candidate.scores)
+            self._engine.swap(champion.slot, champion.slot, payload)
+            self._succeed(task, champion, leads=report.leads)
         return GateEvent(manifest.snapshot_id, report, serves)
 
-    def _judge(self, name: str, task: _Task, learned: Sequence[Example]) -> GateReport:
+    def _succeed(self, task: _Task, champion: _Rival, *, leads: bool) -> None:
+        """A new champion; one that leads is the next reference, and what no one needs is let go."""
+        before = {task.champion.slot, task.reference.slot}
+        task.champion, task.arrivals = champion, []
+        if leads:
+            task.reference = champion
+        for slot in before - {task.champion.slot, task.reference.slot, IDENTITY}:
+            self._engine.drop(slot)
+
+    def _judge(self, task: _Task, candidate: _Rival, learned: Sequence[Example]) -> GateReport:
         sets: dict[str, list[Example]] = {"recent": list(task.recent), "probe": list(task.probe)}
         if len(task.recent) < self._config.gate_min_pairs:
             sets["learnt"] = list(learned)
+        drift = self._drifted(task)
+        if drift:
+            sets[SINCE_DRIFT] = [e for e in task.recent if not self._before_drift(task, e)]
         sets = {kind: examples for kind, examples in sets.items() if examples}
-        everything = [e for examples in sets.values() for e in examples]
-        new = dict(
-            zip([e.key for e in everything], self._scores(CANDIDATE, everything), strict=True)
-        )
-        unknown = [e for e in everything if e.key not in task.scores]
-        champion = CHAMPION + name if task.champion else IDENTITY
-        old = self._scores(champion, unknown)
-        task.scores |= dict(zip([e.key for e in unknown], old, strict=True))
-        return self._gate.decide(
-            {kind: [new[e.key] for e in examples] for kind, examples in sets.items()},
-            {kind: [task.scores[e.key] for e in examples] for kind, examples in sets.items()},
-            drift=self._drifted(task),
+        for rival in (candidate, task.reference, task.champion):
+            self._measure(rival, {e.key: e for examples in sets.values() for e in examples})
+        scored = [
+            {kind: [rival.scores[e.key] for e in examples] for kind, examples in sets.items()}
+            for rival in (candidate, task.reference, task.champion)
+        ]
+        report = self._gate.decide(scored[0], scored[1], drift=drift)
+        champion = {kind: summary(scores) for kind, scores in scored[2].items()}
+        return report.model_copy(
+            update={"champion": champion, "reference_id": task.reference.snapshot_id}
         )
 
-    def _scores(self, slot: str, examples: Sequence[Example]) -> list[Score]:
-        if not examples:
-            return []
-        return self._engine.score([PairRow(slot, e.source, e.target) for e in examples])
+    def _measure(self, rival: _Rival, held: Mapping[str, Example]) -> None:
+        """Score what a rival has not been scored on, and forget pairs that are held out no more."""
+        unknown = [key for key in held if key not in rival.scores]
+        rows = [PairRow(rival.slot, held[key].source, held[key].target) for key in unknown]
+        made = self._engine.score(rows) if rows else []
+        rival.scores |= dict(zip(unknown, made, strict=True))
+        rival.scores = {key: rival.scores[key] for key in held}
 
     # --- opening a task ----------------------------------------------------------------------------
 
@@ -419,11 +456,8 @@ class LearnerLoop:
             learner = TaskLearner.from_checkpoint(
                 state.checkpoint, self._base, name, self._config, self._encoder
             )
-        if status.champion:
-            manifest = self._registry.record(name, status.champion).manifest
-            payload = self._registry.payload(manifest)
-            self._engine.swap(CHAMPION + name, status.champion, payload)
-        task = _Task(learner, state.branch, state.step, state.last_step, status.champion)
+        champion, reference = self._rivals(name, status.champion)
+        task = _Task(learner, state.branch, state.step, state.last_step, champion, reference)
         if state.checkpoint is not None:
             task.checkpoint_digest = hashlib.sha256(state.checkpoint).hexdigest()
         task.recent.extend(self._example(pair) for pair in self._buffer.read(name, "recent"))
@@ -435,10 +469,31 @@ class LearnerLoop:
             self._close(next(iter(self._open)))
         return task
 
+    def _rivals(self, name: str, serving: str | None) -> tuple[_Rival, _Rival]:
+        """Champion and reference of a task as the registry has them, ready in the engine."""
+        if serving is None:
+            return (bare := _Rival(None)), bare
+        record = self._registry.record(name, serving)
+        champion = _Rival(serving)
+        self._engine.swap(serving, serving, self._registry.payload(record.manifest))
+        gate = record.gate
+        # A person's choice stands for itself; so does a champion that led when it was offered.
+        if gate is None or gate.verdict == "hold" or gate.leads or gate.reference_id is None:
+            return champion, champion
+        before = self._registry.record(name, gate.reference_id)
+        try:
+            payload = self._registry.payload(before.manifest)
+        except SnapshotError:  # its bytes are not kept any more
+            return champion, champion
+        self._engine.swap(gate.reference_id, gate.reference_id, payload)
+        return champion, _Rival(gate.reference_id)
+
     def _close(self, name: str) -> None:
         """Let a task go; all that matters of it is in the store."""
-        self._open.pop(name, None)
-        self._engine.drop(CHAMPION + name)
+        task = self._open.pop(name, None)
+        if task is not None:
+            for slot in {task.champion.slot, task.reference.slot} - {IDENTITY}:
+                self._engine.drop(slot)
 
     def identity_payload(self) -> bytes:
         """What serves at pair 0: a calibration that changes nothing."""

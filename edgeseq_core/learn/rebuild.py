@@ -56,7 +56,10 @@ def rebuild(
             loop.run_once()
         elif kind == "gate":
             report = GateReport(
-                verdict=entry["verdict"], reasons=entry["reasons"], candidate={}, champion={}
+                verdict=entry["verdict"],
+                reasons=entry["reasons"],
+                reference_id=entry["reference"],
+                leads=entry["leads"],
             )
             made = loop.submit_as(task, report).snapshot_id
             if made != entry["snapshot_id"]:

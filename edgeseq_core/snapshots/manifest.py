@@ -21,13 +21,16 @@ class GateScore(BaseModel):
 
 
 class GateReport(BaseModel):
-    """The gate's decision with its reasons and the scores that led to it."""
+    """The gate's decision with its reasons and the scores that led to it, by held-out set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     verdict: Verdict
     reasons: tuple[str, ...]
-    candidate: dict[str, GateScore]  # by held-out set: "recent", "probe"
-    champion: dict[str, GateScore]
+    candidate: dict[str, GateScore] = {}  # "recent", "probe", and "learnt" while these are few
+    champion: dict[str, GateScore] = {}
+    reference: dict[str, GateScore] = {}  # the best recent champion: what the candidate must equal
+    reference_id: str | None = None  # None: the bare base
+    leads: bool = True  # at least as good as the reference: once it serves, it is the next one
 
 
 class SnapshotManifest(BaseModel):

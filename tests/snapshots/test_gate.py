@@ -1,10 +1,19 @@
 import math
 import random
 
-from edgeseq_core.engine import Score
-from edgeseq_core.snapshots.gate import Gate
+import pytest
 
-GATE = Gate(loss_slack=0.01, exact_slack=0.04)
+from edgeseq_core.engine import Score
+from edgeseq_core.snapshots.gate import SINCE_DRIFT, Gate
+
+GATE = Gate(
+    loss_clip=2.0,
+    loss_slack=0.01,
+    answer_slack=0.01,
+    exact_slack=0.04,
+    drift_gain=0.1,
+    min_pairs=8,
+)
 
 
 def scores(seed: int, shift: float = 0.0, right: float = 0.8, pairs: int = 32) -> list[Score]:
@@ -38,9 +47,56 @@ def test_after_a_drift_the_probe_is_reported_and_does_not_decide() -> None:
         {"recent": good, "probe": bad}, {"recent": good, "probe": good}, drift=True
     )
     assert report.verdict == "promote"
-    assert report.candidate["probe"].loss > report.champion["probe"].loss + 0.2
+    assert report.candidate["probe"].loss > report.reference["probe"].loss + 0.2
     held = GATE.decide({"recent": bad, "probe": good}, {"recent": good, "probe": good}, drift=True)
     assert held.verdict == "hold"
+
+
+GIVEN_UP = Score(
+    20.0, 8, False
+)  # 2.5 nats a token, whatever the pair: knows nothing, is never sure
+SURE_AND_WRONG = Score(64.0, 8, False)
+SURE_AND_RIGHT = Score(0.4, 8, True)
+
+
+@pytest.mark.parametrize("drift", [False, True])
+@pytest.mark.parametrize("shuffled", [8, 16, 28])
+def test_a_burst_of_wrong_pairs_in_the_recent_slice_promotes_no_one_who_gave_up(
+    shuffled: int, drift: bool
+) -> None:
+    right = 32 - shuffled
+    reference = [SURE_AND_RIGHT] * right + [SURE_AND_WRONG] * shuffled
+    sets = {"recent": reference, SINCE_DRIFT: [SURE_AND_WRONG] * shuffled}
+    given_up = {"recent": [GIVEN_UP] * 32, SINCE_DRIFT: [GIVEN_UP] * shuffled}
+    assert GATE.decide(given_up, sets, drift=drift).verdict == "hold"
+
+
+def test_after_a_drift_what_clearly_answers_the_new_pairs_is_promoted_before_they_fill_the_slice() -> (
+    None
+):
+    old_rule, new_rule = 22, 10
+    reference = [SURE_AND_RIGHT] * old_rule + [SURE_AND_WRONG] * new_rule
+    adapted = [SURE_AND_WRONG] * old_rule + [SURE_AND_RIGHT] * new_rule
+    before = {"recent": reference, SINCE_DRIFT: reference[old_rule:]}
+    after = {"recent": adapted, SINCE_DRIFT: adapted[old_rule:]}
+    report = GATE.decide(after, before, drift=True)
+    assert report.verdict == "promote"
+    assert report.leads
+    assert report.reasons == ("clearly better on 10 pairs since the drift",)
+    assert GATE.decide(after, before, drift=False).verdict == "hold"
+    few = {"recent": adapted, SINCE_DRIFT: adapted[old_rule:][:7]}
+    few_before = {"recent": reference, SINCE_DRIFT: reference[old_rule:][:7]}
+    assert GATE.decide(few, few_before, drift=True).verdict == "hold"
+
+
+def test_only_an_equal_or_better_candidate_leads() -> None:
+    same = scores(1)
+    slightly_worse = [Score(s.loss + 0.02, s.tokens, s.exact) for s in same]
+    for candidate, leads in ((same, True), (slightly_worse, False), (scores(1, shift=-0.1), True)):
+        report = GATE.decide({"recent": candidate}, {"recent": same}, drift=False)
+        assert (report.verdict, report.leads) == ("promote", leads)
+    held = GATE.decide({"recent": scores(1, shift=0.3)}, {"recent": same}, drift=False)
+    assert not held.leads
 
 
 def test_lost_exact_matches_hold_even_when_the_loss_is_equal() -> None:
