@@ -37,7 +37,7 @@ class Gate:
     >>> gate.decide({"recent": bad}, {"recent": good}, drift=False).reasons[0]
     'recent loss 0.900 against 0.100 nats a token'
     >>> gate.decide({"recent": bad}, {"recent": good}, drift=False).reasons[1:]
-    ('recent answers 0.000 likely against 0.368', 'recent exact match 0 against 20 of 20')
+    ('recent answers 0.000 likely against 0.368', 'exact match 0 against 20 of 20')
     """
 
     loss_clip: float  # nats a token
@@ -55,14 +55,17 @@ class Gate:
             deciding = [SINCE_DRIFT]
         else:
             deciding = [n for n in DECIDING if n in candidate and not (drift and n == "probe")]
-        reasons = [r for n in deciding for r in self._worse(n, candidate[n], reference[n])]
+        new = [s for name in deciding for s in candidate[name]]
+        old = [s for name in deciding for s in reference[name]]
+        reasons = [r for n in deciding for r in self._less_sure(n, candidate[n], reference[n])]
+        reasons += self._less_right(new, old)
         verdict = "hold" if reasons else "promote"
         return GateReport(
             verdict=verdict,
             reasons=tuple(reasons) or (_why(deciding, candidate),),
             candidate={name: summary(scores) for name, scores in candidate.items()},
             reference={name: summary(scores) for name, scores in reference.items()},
-            leads=not reasons and _leads(deciding, candidate, reference),
+            leads=not reasons and _rightness(new) >= _rightness(old),
         )
 
     def _adapted(self, new: Sequence[Score], old: Sequence[Score]) -> bool:
@@ -71,18 +74,22 @@ class Gate:
             return False
         return _risen([answer(s) for s in new], [answer(s) for s in old], self.drift_gain)
 
-    def _worse(self, name: str, new: Sequence[Score], old: Sequence[Score]) -> list[str]:
+    def _less_sure(self, name: str, new: Sequence[Score], old: Sequence[Score]) -> list[str]:
         out = []
-        a, b = summary(new), summary(old)
         if _risen([self._loss(s) for s in new], [self._loss(s) for s in old], self.loss_slack):
-            out.append(f"{name} loss {a.loss:.3f} against {b.loss:.3f} nats a token")
+            a, b = summary(new).loss, summary(old).loss
+            out.append(f"{name} loss {a:.3f} against {b:.3f} nats a token")
         had, has = [answer(s) for s in old], [answer(s) for s in new]
         if _risen(had, has, self.answer_slack):
             likely, before = sum(has) / len(has), sum(had) / len(had)
             out.append(f"{name} answers {likely:.3f} likely against {before:.3f}")
-        if b.exact - a.exact > max(1, self.exact_slack * len(new)):
-            out.append(f"{name} exact match {a.exact} against {b.exact} of {len(new)}")
         return out
+
+    def _less_right(self, new: Sequence[Score], old: Sequence[Score]) -> list[str]:
+        right, before = sum(s.exact for s in new), sum(s.exact for s in old)
+        if before - right <= max(1, self.exact_slack * len(new)):
+            return []
+        return [f"exact match {right} against {before} of {len(new)}"]
 
     def _loss(self, score: Score) -> float:
         a_token = score.loss / score.tokens
@@ -109,14 +116,9 @@ def _risen(to: Sequence[float], since: Sequence[float], slack: float) -> bool:
     return not mean <= slack + spread  # also when it is no number
 
 
-def _leads(deciding: Sequence[str], candidate: Scores, reference: Scores) -> bool:
-    """At least as likely to give the right answers, all sets together; equal ones by loss."""
-    new = [s for name in deciding for s in candidate[name]]
-    old = [s for name in deciding for s in reference[name]]
-    return (sum(map(answer, new)), -sum(s.loss for s in new)) >= (
-        sum(map(answer, old)),
-        -sum(s.loss for s in old),
-    )
+def _rightness(scores: Sequence[Score]) -> float:
+    """Right answers, and how likely they were: what a candidate must have as much of to lead."""
+    return sum(s.exact + answer(s) for s in scores)
 
 
 def _why(deciding: Sequence[str], candidate: Scores) -> str:
