@@ -37,13 +37,14 @@ def rebuild(
     Returns the store and registry as they were after the last journal line.  Raises SnapshotError at the
     first snapshot that does not come out equal, or when a pair is missing.
     """
-    store, clock = MemoryStore(partitions=1), clock or SystemClock()
-    registry = MemoryRegistry(store.memory)
+    store, clock, lines = MemoryStore(partitions=1), clock or SystemClock(), list(journal)
+    # What is kept of promotions depends on when they were; a rebuild is quicker than life was.
+    registry = MemoryRegistry(store.memory, wanted=_chosen(lines))
     consumer = store.acquire("consumer", 0)
     loop = LearnerLoop(
         store, registry, base, settings, partitions=[0], partition_count=1, clock=clock, gates=False
     )
-    for line in journal:
+    for line in lines:
         entry: dict[str, Any] = json.loads(line)
         kind = entry["kind"]
         if kind == "step":
@@ -70,6 +71,12 @@ def rebuild(
             _decide(registry, task, entry, line, clock.wall_ms())
             loop.reopen(task)
     return store, registry
+
+
+def _chosen(journal: Iterable[str]) -> set[str]:
+    """Snapshots that a person promotes or rolls back to."""
+    entries = (json.loads(line) for line in journal)
+    return {e["snapshot_id"] for e in entries if e["kind"] in ("promote", "rollback")}
 
 
 def _decide(

@@ -59,10 +59,12 @@ class TaskState:
     manifests: dict[str, str] = field(default_factory=dict)  # id -> record JSON, oldest first
     promoted_ms: dict[str, int] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)  # id -> step, snapshots with bytes
-    promotions: list[str] = field(default_factory=list)  # last served last
+    promotions: list[str] = field(default_factory=list)  # with bytes, oldest first
     held: list[str] = field(default_factory=list)
     forks: list[tuple[int, int]] = field(default_factory=list)  # (last step before, base step)
     pinned_ms: int | None = None
+    chosen: str | None = None  # what a person promoted, rolled back to or pinned last
+    reference: str | None = None  # what the gate compared the latest offer with
 
     def next_score(self) -> float:
         self.sequence += 1

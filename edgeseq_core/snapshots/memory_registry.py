@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from edgeseq_core.errors import FencedError
 from edgeseq_core.replay.state import MemoryState, PartitionState, TaskState
@@ -14,6 +14,7 @@ from edgeseq_core.snapshots.payloads import (
     check_offer,
     missing,
     promotion_ms,
+    thinned,
     verified,
     wants_to_serve,
 )
@@ -29,8 +30,10 @@ class MemoryRegistry:
         *,
         kept_promotions: int = KEPT_PROMOTIONS,
         kept_held: int = KEPT_HELD,
+        wanted: Collection[str] = (),
     ) -> None:
-        self._memory = memory
+        """``wanted`` snapshots are never dropped: `learn.rebuild` knows which a person will choose."""
+        self._memory, self._wanted = memory, wanted
         self._kept_promotions, self._kept_held = kept_promotions, kept_held
 
     def offer(self, offer: Offer) -> bool:
@@ -45,7 +48,7 @@ class MemoryRegistry:
                 raise FencedError(
                     f"the branch of task {offer.task} is {t.branch}, not {offer.branch}"
                 )
-            snapshot_id = manifest.snapshot_id
+            t.reference, snapshot_id = offer.reference, manifest.snapshot_id
             t.payloads[snapshot_id] = offer.payload
             t.kept[snapshot_id] = manifest.step
             t.manifests.setdefault(snapshot_id, offer.record.model_dump_json())
@@ -54,8 +57,10 @@ class MemoryRegistry:
                 self._serve(owned, offer.task, snapshot_id, promotion_ms(offer.record))
                 return True
             if snapshot_id not in t.promotions:
-                _append(t.held, snapshot_id)
-                _drop_oldest(t, t.held, self._kept_held)
+                if snapshot_id in t.held:
+                    t.held.remove(snapshot_id)
+                t.held.append(snapshot_id)
+                self._drop_held(owned, offer.task)
             return False
 
     def champions(self, partitions: Sequence[int]) -> dict[str, str]:
@@ -84,6 +89,10 @@ class MemoryRegistry:
             kept = self._memory.task(manifest.task).payloads.get(manifest.snapshot_id)
         return verified(manifest, kept)
 
+    def kept(self, task: str) -> set[str]:
+        with self._memory.lock:
+            return set(self._memory.task(task).kept)
+
     def history(self, task: str) -> list[SnapshotRecord]:
         with self._memory.lock:
             t = self._memory.task(task)
@@ -105,6 +114,7 @@ class MemoryRegistry:
             if snapshot_id not in t.kept:
                 raise missing(f"the bytes of snapshot {snapshot_id} are not kept")
             t.journal.append(journal)
+            t.chosen = snapshot_id
             self._serve(owned, task, snapshot_id, now_ms)
 
     def rollback(
@@ -122,7 +132,7 @@ class MemoryRegistry:
             _fence_champion(owned, task, expected_champion)
             step = _way_back(t, snapshot_id)
             abandoned = t.step
-            t.pinned_ms, t.step, t.branch = now_ms, step, t.branch + 1
+            t.chosen, t.pinned_ms, t.step, t.branch = snapshot_id, now_ms, step, t.branch + 1
             t.forks.append((t.last_step, step))
             t.journal.append(journal)
             t.drop_checkpoint(abandoned)
@@ -130,8 +140,11 @@ class MemoryRegistry:
 
     def pin(self, task: str, pinned: bool, *, now_ms: int, journal: str) -> None:
         with self._memory.lock:
-            t = self._memory.task(task)
+            owned = self._memory.partition_of(task)
+            t = owned.task(task)
             t.pinned_ms = now_ms if pinned else None
+            if pinned:
+                t.chosen = owned.champions.get(task, t.chosen)
             t.journal.append(journal)
 
     def is_learnt(self, task: str, step: int) -> bool:
@@ -145,10 +158,27 @@ class MemoryRegistry:
         t = owned.task(task)
         if snapshot_id in t.held:
             t.held.remove(snapshot_id)
-        _append(t.promotions, snapshot_id)
+        if snapshot_id not in t.promotions:
+            t.promotions.append(snapshot_id)
         t.promoted_ms.setdefault(snapshot_id, now_ms)
         owned.champions[task] = snapshot_id
-        _drop_oldest(t, t.promotions, self._kept_promotions)
+        promoted = {one: t.promoted_ms[one] for one in t.promotions}
+        spared = self._spared(owned, task)
+        for dropped in thinned(promoted, spared=spared, most=self._kept_promotions):
+            t.promotions.remove(dropped)
+            _drop(t, dropped)
+
+    def _drop_held(self, owned: PartitionState, task: str) -> None:
+        t, spared = owned.task(task), self._spared(owned, task)
+        beyond = max(0, len(t.held) - self._kept_held)
+        for dropped in [one for one in t.held if one not in spared][:beyond]:
+            t.held.remove(dropped)
+            _drop(t, dropped)
+
+    def _spared(self, owned: PartitionState, task: str) -> set[str | None]:
+        """The champion, what a person chose last, and what the gate compares with."""
+        t = owned.task(task)
+        return {owned.champions.get(task), t.chosen, t.reference, *self._wanted}
 
 
 def _fence_champion(owned: PartitionState, task: str, expected: str | None) -> None:
@@ -169,18 +199,11 @@ def _way_back(t: TaskState, snapshot_id: str) -> int:
     return step
 
 
-def _append(order: list[str], snapshot_id: str) -> None:
-    if snapshot_id in order:
-        order.remove(snapshot_id)
-    order.append(snapshot_id)
-
-
-def _drop_oldest(t: TaskState, order: list[str], keep: int) -> None:
-    for snapshot_id in order[: max(0, len(order) - keep)]:
-        order.remove(snapshot_id)
-        step = t.kept.pop(snapshot_id)
-        del t.payloads[snapshot_id]
-        t.drop_checkpoint(step)
+def _drop(t: TaskState, snapshot_id: str) -> None:
+    """A kept snapshot loses its bytes, and its checkpoint if nothing else stands on it."""
+    step = t.kept.pop(snapshot_id)
+    del t.payloads[snapshot_id]
+    t.drop_checkpoint(step)
 
 
 def _record(t: TaskState, snapshot_id: str) -> SnapshotRecord:

@@ -1,13 +1,51 @@
-"""What both registries check of a snapshot's bytes, and how many they keep."""
+"""What both registries check of a snapshot's bytes, and which they keep for the way back."""
 
 from __future__ import annotations
+
+from collections.abc import Container, Mapping
 
 from edgeseq_core.errors import SnapshotError
 from edgeseq_core.snapshots.manifest import SnapshotManifest, SnapshotRecord, payload_digest
 from edgeseq_core.snapshots.registry import Offer
 
-KEPT_PROMOTIONS = 5  # snapshots that served last: bytes and checkpoint kept for the way back
+KEPT_PROMOTIONS = 16  # at most, of what served: bytes and checkpoint kept for the way back
+KEPT_RECENT = 3  # of them the newest, whatever their ages
 KEPT_HELD = 3  # candidates that were held last: a person may still promote them
+AGE_FACTOR = 10  # where others were dropped, the older neighbour's age over the younger one's
+AGE_FLOOR_MS = 1_000  # ages below this are as good as equal
+
+
+def thinned(
+    promotions: Mapping[str, int], *, spared: Container[str | None], most: int = KEPT_PROMOTIONS
+) -> list[str]:
+    """Which promoted snapshots to drop, so that few cover seconds, minutes, hours and days.
+
+    ``promotions`` maps id -> time of promotion (ms), oldest first; ``spared`` ids and the last
+    ``KEPT_RECENT`` stay.  Ages are counted from the latest promotion.  From the oldest on, each is
+    dropped whose neighbours can do without it, so that of any two kept neighbours, with one dropped
+    between them, ``older + 1 s <= 10 * (younger + 1 s)``.  Both ages grow alike, so this holds ever
+    after, while at most two that are not spared stay in each tenfold of age: 16 reach back 11 days at
+    the least, and at a promotion a second about eleven are kept.  Beyond ``most`` the oldest go.
+
+    >>> day = {f"s{at}": at * 1000 for at in range(86_400)}  # a promotion a second
+    >>> for snapshot_id in thinned(day, spared=()):
+    ...     del day[snapshot_id]
+    >>> [86_399 - at_ms // 1000 for at_ms in day.values()]
+    [86399, 8639, 863, 86, 8, 2, 1, 0]
+    """
+    now_ms = max(promotions.values(), default=0)
+    ages = [
+        (snapshot_id, now_ms - at_ms + AGE_FLOOR_MS) for snapshot_id, at_ms in promotions.items()
+    ]
+    kept, dropped = ages[:1], list[str]()
+    for at, (snapshot_id, age) in enumerate(ages[1:], 1):
+        near = at < len(ages) - KEPT_RECENT and kept[-1][1] <= AGE_FACTOR * ages[at + 1][1]
+        if near and snapshot_id not in spared:
+            dropped.append(snapshot_id)
+        else:
+            kept.append((snapshot_id, age))
+    beyond = max(0, len(kept) - most)
+    return dropped + [one for one, _ in kept if one not in spared][:beyond]
 
 
 def check_offer(offer: Offer) -> None:

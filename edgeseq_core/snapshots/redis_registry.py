@@ -2,7 +2,7 @@
 
 Layout of a task: hashes ``manifests`` (id -> record, kept always; order in list ``history``),
 ``payloads`` (id -> int8 bytes), ``kept`` (id -> step of snapshots with bytes) and ``promoted``
-(id -> ms); sorted sets ``promotions`` and ``held`` in the order in which bytes are dropped; list
+(id -> ms); sorted sets ``promotions`` and ``held`` of those with bytes, oldest first; list
 ``forks``.  The buffer's ``state`` and ``checkpoints`` are shared with the learner.
 """
 
@@ -79,6 +79,7 @@ class RedisRegistry:
             promotion_ms(offer.record),
             self._kept_promotions,
             self._kept_held,
+            offer.reference or "",
         )
         what = f"offering snapshot {manifest.snapshot_id}"
         return bool(self._run("offer", what, script_keys, args))
@@ -120,6 +121,11 @@ class RedisRegistry:
         key = self._owner(manifest.task).of_task(manifest.task, "payloads")
         with store_errors(f"reading the bytes of snapshot {manifest.snapshot_id}"):
             return verified(manifest, self._client.hget(key, manifest.snapshot_id))
+
+    def kept(self, task: str) -> set[str]:
+        with store_errors(f"reading which snapshots of task {task} are kept"):
+            names = self._client.hkeys(self._owner(task).of_task(task, "kept"))
+        return {name.decode() for name in names}
 
     def history(self, task: str) -> list[SnapshotRecord]:
         keys = self._owner(task)
@@ -164,8 +170,8 @@ class RedisRegistry:
 
     def pin(self, task: str, pinned: bool, *, now_ms: int, journal: str) -> None:
         keys = self._owner(task)
-        script_keys = [keys.of_task(task, "state"), keys.of_task(task, "journal")]
-        self._run("pin", f"pinning task {task}", script_keys, (int(pinned), now_ms, journal))
+        script_keys = [keys.of_task(task, "state"), keys.of_task(task, "journal"), keys.champions]
+        self._run("pin", f"pinning task {task}", script_keys, (int(pinned), now_ms, journal, task))
 
     def is_learnt(self, task: str, step: int) -> bool:
         keys = self._owner(task)

@@ -20,6 +20,7 @@ class Offer:
     payload: bytes  # the int8 bytes
     expected_champion: str | None
     journal: str  # one JSON line with the gate's decision
+    reference: str | None = None  # the snapshot the gate compared with
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class SnapshotRegistry(Protocol):
         """Store a candidate; promote it if the gate said so and the task is not pinned.
 
         Returns whether it serves now.  Raises FencedError when epoch, branch or champion is stale.
-        Keeps the bytes and checkpoints of the last K promotions and of the last few held candidates.
+        Bytes and checkpoints are kept of the last few held candidates, and of promotions thinned by
+        age (`payloads.thinned`); always of the champion, of what a person promoted, rolled back to
+        or pinned last, and of the latest offer's reference.
         """
 
     def champions(self, partitions: Sequence[int]) -> dict[str, str]:
@@ -52,6 +55,9 @@ class SnapshotRegistry(Protocol):
 
     def payload(self, manifest: SnapshotManifest) -> bytes:
         """The int8 bytes, verified against the manifest; raises SnapshotError."""
+
+    def kept(self, task: str) -> set[str]:
+        """Ids of the snapshots whose bytes are kept: what a person may choose."""
 
     def history(self, task: str) -> list[SnapshotRecord]:
         """All manifests of a task, oldest first (kept always)."""

@@ -21,6 +21,9 @@ def snapshots(
     /,
     *,
     limit: Annotated[int, Parameter(help="Only the last so many; 0 is all.")] = 20,
+    kept: Annotated[
+        bool, Parameter(help="Only those with their bytes: what can be rolled back to or promoted.")
+    ] = False,
     common: Common = Common(),  # noqa: B008 - frozen
 ) -> None:
     """List a task's snapshots, oldest first, with the gate's verdicts."""
@@ -30,7 +33,10 @@ def snapshots(
     check_task(task)
     with open_store(common.settings()) as store:
         status = store.registry.status(task)
-        records = store.registry.history(task)[-limit:]
+        records, choices = store.registry.history(task), store.registry.kept(task)
+    if kept:
+        records = [record for record in records if record.manifest.snapshot_id in choices]
+    records = records[-limit:]
     if common.as_json:
         for record in records:
             snapshot_id = record.manifest.snapshot_id
@@ -38,6 +44,7 @@ def snapshots(
                 {
                     "snapshot_id": snapshot_id,
                     "champion": snapshot_id == status.champion,
+                    "kept": snapshot_id in choices,
                     **record.model_dump(mode="json", exclude={"arrivals_ms"}),
                 }
             )

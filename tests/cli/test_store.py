@@ -136,6 +136,14 @@ def test_snapshots_of_a_task(run: Run, stored: Stored) -> None:
     assert [
         d["snapshot_id"] for d in run("snapshots", "dates", "--limit", "1", "--json").documents
     ] == [second]
+    assert (held_back["kept"], last["kept"]) == (True, True)
+    assert len(run("snapshots", "dates", "--kept", "--json").documents) == 2
+    for step in range(3, 6):
+        _offer(stored, step, first, "worse")
+    kept = [d["snapshot_id"] for d in run("snapshots", "dates", "--kept", "--json").documents]
+    assert len(kept) == 4
+    assert first in kept
+    assert second not in kept
     text = run("snapshots", "dates").out
     assert "●" in text
     assert "worse" in text

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgeseq_core.errors import SnapshotError
 from edgeseq_core.keys import partition_of
 from edgeseq_core.replay.buffer import (
     IncomingPair,
@@ -148,10 +149,19 @@ class Stores:
     def part(self, part: Part, task: str = TASK) -> list[str]:
         return ids(self.buffer.read(task, part))
 
-    def offer(self, *, verdict: str | None = "promote", task: str = TASK, **changed: Any) -> str:
+    def offer(
+        self,
+        *,
+        verdict: str | None = "promote",
+        task: str = TASK,
+        at_ms: int | None = None,
+        **changed: Any,
+    ) -> str:
         """Offer a snapshot of the learner's stored step; returns its id."""
         state, champion = self.buffer.state(task), self.registry.status(task).champion
         record, payload = snapshot(state.step, task=task, parent=champion, verdict=verdict)
+        if at_ms is not None:
+            record = record.model_copy(update={"created_ms": at_ms})
         fields: dict[str, Any] = {
             "task": task,
             "epoch": self.learner,
@@ -164,10 +174,24 @@ class Stores:
         self.registry.offer(Offer(**(fields | changed)))
         return record.manifest.snapshot_id
 
-    def serve_step(self, task: str = TASK) -> str:
+    def serve_step(self, task: str = TASK, **changed: Any) -> str:
         """One empty learner step whose snapshot is promoted."""
         self.commit(task=task)
-        return self.offer(task=task)
+        return self.offer(task=task, **changed)
+
+    def kept(self, task: str = TASK) -> list[str]:
+        """Ids of the snapshots whose bytes are there, oldest first."""
+        records = [record.manifest for record in self.registry.history(task)]
+        found = [manifest.snapshot_id for manifest in records if self.has_bytes(manifest)]
+        assert self.registry.kept(task) == set(found)
+        return found
+
+    def has_bytes(self, manifest: SnapshotManifest) -> bool:
+        try:
+            self.registry.payload(manifest)
+        except SnapshotError:
+            return False
+        return True
 
 
 def snapshot(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from edgeseq_core.errors import FencedError, SnapshotError
+from edgeseq_core.snapshots.payloads import KEPT_RECENT
 from edgeseq_core.snapshots.registry import TaskStatus
 from tests.contract.conftest import OpenStores
 from tests.contract.stores import NOW_MS, PARTITION, PARTITIONS, TASK, Stores, snapshot
@@ -38,11 +39,7 @@ def pin(stores: Stores, pinned: bool) -> None:
 
 
 def has_bytes(stores: Stores, snapshot_id: str) -> bool:
-    try:
-        stores.registry.payload(stores.registry.record(TASK, snapshot_id).manifest)
-    except SnapshotError:
-        return False
-    return True
+    return stores.has_bytes(stores.registry.record(TASK, snapshot_id).manifest)
 
 
 def observed(stores: Stores) -> tuple[object, ...]:
@@ -156,6 +153,56 @@ def test_bytes_of_the_last_promotions_and_held_candidates_are_kept(
     assert [has_bytes(stores, s) for s in promoted] == [False] * 3 + [True] * 3
     assert [has_bytes(stores, s) for s in held] == [False] * 4 + [True] * 2
     assert len(stores.registry.history(TASK)) == 12
+
+
+def test_promotions_are_thinned_by_age(stores: Stores) -> None:
+    promoted = [stores.serve_step(at_ms=NOW_MS + 1_000 * n) for n in range(60)]
+    assert [59 - promoted.index(s) for s in stores.kept()] == [59, 23, 2, 1, 0]
+    for n in range(1, 13):  # one a day: of what lies close together by now, one is enough
+        promoted.append(stores.serve_step(at_ms=NOW_MS + n * 86_400_000))
+    assert [71 - promoted.index(s) for s in stores.kept()] == [71, 2, 1, 0]
+    roll_back(stores, promoted[0])
+    assert stores.buffer.state(TASK).checkpoint == b"checkpoint-1"
+
+
+def test_a_burst_of_promotions_does_not_fill_the_store(stores: Stores) -> None:
+    for n in range(40):
+        stores.serve_step(at_ms=NOW_MS + n)
+    assert len(stores.kept()) == 1 + KEPT_RECENT
+
+
+@pytest.mark.parametrize("choose", ["pin", "promote", "roll back"])
+def test_what_a_person_chose_last_is_kept(stores: Stores, choose: str) -> None:
+    stores.serve_step()
+    chosen = stores.serve_step()
+    if choose != "pin":
+        stores.serve_step()
+    {"pin": lambda: pin(stores, True)}.get(
+        choose, lambda: (promote if choose == "promote" else roll_back)(stores, chosen)
+    )()
+    pin(stores, False)
+    later = [stores.serve_step() for _ in range(2 + KEPT_RECENT)]
+    assert has_bytes(stores, chosen)
+    assert not has_bytes(stores, later[0])
+    promote(stores, later[-2])  # another choice
+    stores.serve_step()
+    assert not has_bytes(stores, chosen)
+
+
+def test_the_latest_offers_reference_is_kept(open_stores: OpenStores) -> None:
+    stores = open_stores(kept_held=1)
+    stores.serve_step()
+    best = stores.serve_step()
+    for _ in range(2 + KEPT_RECENT):
+        last = stores.serve_step(reference=best)
+    promote(stores, last)
+    assert has_bytes(stores, best)
+    held = stores.serve_step(verdict="hold")
+    for _ in range(2):
+        stores.serve_step(verdict="hold", reference=held)
+    assert has_bytes(stores, held)
+    stores.serve_step(reference=last)
+    assert not has_bytes(stores, best)
 
 
 def test_checkpoints_live_as_long_as_something_stands_on_them(open_stores: OpenStores) -> None:

@@ -11,6 +11,7 @@ from edgeseq_core.learn.rebuild import rebuild
 from edgeseq_core.model.base import Base
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.testing.base import tiny_base
+from edgeseq_core.testing.clock import FakeClock
 
 TASK = "upper"
 SETTINGS = LearningSettings(
@@ -75,6 +76,28 @@ def test_a_rebuild_follows_a_rollback_and_its_fork(base: Base) -> None:
     store, registry = rebuild(TASK, journal, learner.records(), base, SETTINGS)
     assert store.state(TASK) == learner.buffer.state(TASK)
     assert registry.status(TASK) == learner.registry.status(TASK)
+
+
+def test_a_rebuild_is_quicker_than_life_and_still_keeps_what_was_rolled_back_to(base: Base) -> None:
+    clock = FakeClock()
+    learner = Recorder(base, SETTINGS, clock=clock)
+    for at, hours in enumerate((90, 10, 0, 0, 0, 0, 0)):
+        for _ in learn_pairs(learner, TASK, PAIRS[9 * at : 9 * at + 9], chunk=9):
+            clock.advance(0.01)
+        clock.advance(hours * 3600)
+    _, back, *_ = (
+        r.manifest.snapshot_id
+        for r in learner.registry.history(TASK)
+        if r.promoted_ms is not None and r.manifest.snapshot_id in learner.registry.kept(TASK)
+    )
+    line = json.dumps({"kind": "rollback", "action": "rollback", "snapshot_id": back})
+    champion = learner.registry.status(TASK).champion
+    learner.registry.rollback(TASK, back, expected_champion=champion, now_ms=1, journal=line)
+    journal = learner.buffer.journal(TASK)
+    store, registry = rebuild(TASK, journal, learner.records(), base, SETTINGS, clock=FakeClock())
+    assert registry.status(TASK) == learner.registry.status(TASK)
+    assert store.state(TASK) == learner.buffer.state(TASK)
+    assert learner.registry.record(TASK, back).manifest.step > 1
 
 
 def test_another_log_does_not_pass_as_the_same(base: Base) -> None:

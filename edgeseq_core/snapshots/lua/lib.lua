@@ -1,5 +1,7 @@
 -- Shared by the registry's scripts; stands after the buffer's lib.lua.
 
+local KEPT_RECENT, AGE_FACTOR, AGE_FLOOR_MS = 3, 10, 1000  -- as in payloads.py
+
 -- Nil when `expected` ('' for none) serves now, else the refusal.
 local function fence_champion(champions, task, expected)
   local champion = redis.call('HGET', champions, task) or ''
@@ -10,26 +12,77 @@ local function fence_champion(champions, task, expected)
 end
 
 -- A kept snapshot loses its bytes, and its checkpoint if nothing else stands on it.
-local function drop_oldest(order, keep, keys)
-  while redis.call('ZCARD', order) > keep do
-    local id = redis.call('ZRANGE', order, 0, 0)[1]
-    local step = redis.call('HGET', keys.kept, id)
-    redis.call('ZREM', order, id)
-    redis.call('HDEL', keys.payloads, id)
-    redis.call('HDEL', keys.kept, id)
-    drop_checkpoint(keys.checkpoints, keys.kept, redis.call('HGET', keys.state, 'step') or '0', step)
+local function drop(order, id, keys)
+  local step = redis.call('HGET', keys.kept, id)
+  redis.call('ZREM', order, id)
+  redis.call('HDEL', keys.payloads, id)
+  redis.call('HDEL', keys.kept, id)
+  drop_checkpoint(keys.checkpoints, keys.kept, redis.call('HGET', keys.state, 'step') or '0', step)
+end
+
+-- Numbers that order a task's snapshots.
+local function next_number(keys)
+  return redis.call('HINCRBY', keys.state, 'registry_sequence', 1)
+end
+
+-- What may not be dropped: the champion, what a person chose last, and what the gate compares with.
+local function spared(task, keys)
+  local named = redis.call('HMGET', keys.state, 'chosen', 'reference')
+  local ids = {}
+  for _, id in ipairs({redis.call('HGET', keys.champions, task), named[1], named[2]}) do
+    if id then ids[id] = true end
+  end
+  return ids
+end
+
+local function drop_held(task, most, keys)
+  local ids, safe = redis.call('ZRANGE', keys.held, 0, -1), spared(task, keys)
+  local beyond = #ids - most
+  for _, id in ipairs(ids) do
+    if beyond <= 0 then return end
+    if not safe[id] then
+      drop(keys.held, id, keys)
+      beyond = beyond - 1
+    end
   end
 end
 
-local function append(order, id, keys)
-  redis.call('ZADD', order, redis.call('HINCRBY', keys.state, 'registry_sequence', 1), id)
+-- Thin promoted snapshots by age; the rule and its promise are in `payloads.thinned`.
+local function thin_promotions(task, most, keys)
+  local ids, safe = redis.call('ZRANGE', keys.promotions, 0, -1), spared(task, keys)
+  local ages, now_ms = redis.call('HMGET', keys.promoted, unpack(ids)), 0
+  for at, at_ms in ipairs(ages) do
+    ages[at] = tonumber(at_ms)
+    now_ms = math.max(now_ms, ages[at])
+  end
+  for at, at_ms in ipairs(ages) do
+    ages[at] = now_ms - at_ms + AGE_FLOOR_MS
+  end
+  local kept, last = {ids[1]}, ages[1]
+  for at = 2, #ids do
+    local near = at <= #ids - KEPT_RECENT and last <= AGE_FACTOR * ages[at + 1]
+    if near and not safe[ids[at]] then
+      drop(keys.promotions, ids[at], keys)
+    else
+      kept[#kept + 1], last = ids[at], ages[at]
+    end
+  end
+  local beyond = #kept - most
+  for _, id in ipairs(kept) do
+    if beyond <= 0 then return end
+    if not safe[id] then
+      drop(keys.promotions, id, keys)
+      beyond = beyond - 1
+    end
+  end
 end
 
--- The pointer moves last, after everything that it leads to is stored.
-local function serve(task, id, now_ms, keep, keys)
+-- The pointer moves last, after everything that it leads to is stored.  A snapshot keeps its place
+-- among the promotions when it serves again.
+local function serve(task, id, now_ms, most, keys)
   redis.call('ZREM', keys.held, id)
-  append(keys.promotions, id, keys)
+  redis.call('ZADD', keys.promotions, 'NX', next_number(keys), id)
   redis.call('HSETNX', keys.promoted, id, now_ms)
   redis.call('HSET', keys.champions, task, id)
-  drop_oldest(keys.promotions, keep, keys)
+  thin_promotions(task, most, keys)
 end

@@ -2,7 +2,7 @@
 -- KEYS: epoch, then champions, state, checkpoints, kept, journal, payloads, manifests, history,
 --       promotions, held, promoted
 -- ARGV: task, epoch, branch, expected champion, snapshot id, step, payload, record, journal line,
---       serve (1) or hold (0), now_ms, promotions to keep, held candidates to keep
+--       serve (1) or hold (0), now_ms, promotions to keep, held candidates to keep, reference ('' for none)
 -- Returns 1 when it serves now.
 local keys = {champions = KEYS[2], state = KEYS[3], checkpoints = KEYS[4], kept = KEYS[5],
   payloads = KEYS[7], promotions = KEYS[10], held = KEYS[11], promoted = KEYS[12]}
@@ -16,6 +16,7 @@ end
 -- The first write: one that Redis refuses when memory is full, so that nothing is half-written.
 redis.call('HSET', keys.payloads, id, ARGV[7])
 redis.call('HSET', keys.kept, id, ARGV[6])
+redis.call('HSET', keys.state, 'reference', ARGV[14])
 if redis.call('HSETNX', KEYS[8], id, ARGV[8]) == 1 then
   redis.call('RPUSH', KEYS[9], id)
 end
@@ -25,7 +26,7 @@ if ARGV[10] == '1' and redis.call('HEXISTS', keys.state, 'pinned_ms') == 0 then
   return 1
 end
 if not redis.call('ZSCORE', keys.promotions, id) then
-  append(keys.held, id, keys)
-  drop_oldest(keys.held, tonumber(ARGV[13]), keys)
+  redis.call('ZADD', keys.held, next_number(keys), id)
+  drop_held(task, tonumber(ARGV[13]), keys)
 end
 return 0

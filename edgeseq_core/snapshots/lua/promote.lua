@@ -9,5 +9,6 @@ if redis.call('HEXISTS', keys.kept, ARGV[2]) == 0 then
   return redis.error_reply('SNAPSHOT the bytes of snapshot ' .. ARGV[2] .. ' are not kept: choose another')
 end
 redis.call('RPUSH', KEYS[5], ARGV[5])
+redis.call('HSET', keys.state, 'chosen', ARGV[2])
 serve(ARGV[1], ARGV[2], ARGV[4], tonumber(ARGV[6]), keys)
 return redis.status_reply('OK')

@@ -21,8 +21,8 @@ if step ~= '0' and redis.call('HEXISTS', keys.checkpoints, step) == 0 then
 end
 local state = redis.call('HMGET', keys.state, 'step', 'last_step')
 -- The first write removes: a person's way back works on a full store too.
-redis.call('ZREM', keys.promotions, id)
-redis.call('HSET', keys.state, 'pinned_ms', ARGV[4], 'step', step)
+redis.call('HDEL', keys.state, 'chosen')
+redis.call('HSET', keys.state, 'chosen', id, 'pinned_ms', ARGV[4], 'step', step)
 redis.call('HINCRBY', keys.state, 'branch', 1)
 redis.call('RPUSH', KEYS[10], (state[2] or '0') .. ':' .. step)
 redis.call('RPUSH', KEYS[5], ARGV[5])
