@@ -10,10 +10,11 @@ Stop = Literal["end", "length", "deadline", "cancelled"]
 
 
 class SourceRow(NamedTuple):
-    """One row of a batch."""
+    """One row of a batch; ``n_best`` answers are looked for side by side."""
 
     task: str
     source: str
+    n_best: int = 1
 
 
 class PairRow(NamedTuple):
@@ -24,15 +25,23 @@ class PairRow(NamedTuple):
     target: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Generation:
-    """An answer, the snapshot that made it, and how sure it is."""
+class Answer(NamedTuple):
+    """A target and the probability of the whole of it, exp(sum of log-probabilities)."""
 
     target: str
-    confidence: float  # probability of the whole answer, exp(sum of log-probabilities)
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """A row's best answer, the snapshot that made it, how sure it is, and the next best answers."""
+
+    target: str
+    confidence: float  # as an Answer's
     tokens: int
     stop: Stop
     snapshot_id: str
+    others: tuple[Answer, ...] = ()  # best first by probability and length, all targets different
 
 
 class Score(NamedTuple):
@@ -75,7 +84,10 @@ class Engine(Protocol):
         """The snapshot that serves a task."""
 
     def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:
-        """Greedy answers for rows of any tasks in one batch; raises KeyError for a task without snapshot."""
+        """Answers for rows of any tasks and widths in one batch, greedy ones where one is asked for.
+
+        Raises KeyError for a task without snapshot.
+        """
 
     def score(self, rows: Sequence[PairRow]) -> list[Score]:
         """Teacher-forced scores for rows of any tasks in one batch."""

@@ -139,6 +139,7 @@ class PredictorSettings(Section):
     reply_window_s: Positive = 600
     http_port: Port = 9103
     max_tokens: Positive = 96
+    max_n_best: Positive = 8  # answers to a request; each takes a place in the batch
     champions_poll_ms: Positive = 50
 
 

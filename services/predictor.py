@@ -85,7 +85,7 @@ def _parts(settings: Settings, engine: Engine, meter: Meter) -> Parts:
             abstain_below=watch.abstain_below,
             is_cancelled=admission.is_cancelled,
             cannot_load=watch.cannot_load,
-            max_tokens=own.max_tokens,
+            settings=own,
             meter=meter,
         ),
         admission=admission,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -28,6 +29,11 @@ class Hypothesis(Strict):
 
     target: Annotated[str, Field(max_length=8192)]
     score: Annotated[float, Field(allow_inf_nan=False)]
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the whole target, 0 to 1."""
+        return min(1.0, math.exp(self.score))
 
 
 class ReplyError(Strict):

@@ -91,6 +91,11 @@ class Memory:
     values: list[Tensor]
     mask: Tensor  # [B, 1, 1, K + S], True where attended
 
+    def select(self, rows: Tensor) -> Memory:
+        """The memory of ``rows [N]``, which may repeat."""
+        keys, values = [k[rows] for k in self.keys], [v[rows] for v in self.values]
+        return Memory(keys, values, self.mask[rows])
+
 
 @dataclass
 class Cache:
@@ -99,6 +104,11 @@ class Cache:
     keys: list[Tensor]  # [B, H, max_tokens, D/H]
     values: list[Tensor]
     length: int = 0
+
+    def select(self, rows: Tensor) -> None:
+        """Let each row go on from what ``rows [B]`` names."""
+        for kept in (*self.keys, *self.values):
+            kept[:, :, : self.length] = kept[rows, :, : self.length]
 
 
 class EdgeFormer(nn.Module):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeseq_core.engine import Generation, Limits, PairRow, Score, SourceRow, Stop
+from edgeseq_core.engine import Answer, Generation, Limits, PairRow, Score, SourceRow
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import Calibration, GatheredWeights, MergedWeights
 from edgeseq_core.model.edgeformer import Weights
+from edgeseq_core.model.search import Found, Hypothesis, search
 from edgeseq_core.model.source_encoder import BatchEncoder, SourceEncoder
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
 
@@ -61,44 +63,25 @@ class TorchEngine:
     @torch.inference_mode()
     def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:
         served = [self._bank[row.task] for row in rows]
+        widths = [row.n_best for row in rows]
         weights = self._weights(served)
-        model = self._base.model
-        steps = min(limits.max_tokens, self._base.config.max_tokens)
         memory = self._encoder.encode([row.source for row in rows], weights)
-        cache = model.new_cache(len(rows), steps)
-        token = torch.full((len(rows), 1), BOS)
-        stops: list[Stop | None] = [None] * len(rows)
-        answers: list[list[int]] = [[] for _ in rows]
-        log_probability = torch.zeros(len(rows))
-        for _ in range(steps):
-            running = [at for at, stop in enumerate(stops) if stop is None]
-            for at in running:
-                stops[at] = limits.stop(at)
-            if all(stops):
-                break
-            scores = weights.logits(model.decode(token, memory, weights, cache))[:, 0]
-            best, token = scores.log_softmax(-1).max(-1, keepdim=True)
-            chosen = token[:, 0].tolist()
-            alive = torch.tensor([stop is None for stop in stops])
-            log_probability += torch.where(alive, best[:, 0], 0.0)
-            for at in running:
-                if stops[at] is not None:
-                    continue
-                if chosen[at] == EOS:
-                    stops[at] = "end"
-                else:
-                    answers[at].append(chosen[at])
-        confidence = log_probability.exp().tolist()
-        return [
-            Generation(
-                target=one.calibration.table.decode(answer),
-                confidence=sure,
-                tokens=len(answer),
-                stop=stop or "length",
-                snapshot_id=one.snapshot_id,
-            )
-            for one, answer, sure, stop in zip(served, answers, confidence, stops, strict=True)
-        ]
+        if max(widths) > 1:  # every hypothesis has a place of its own from here on
+            row_of = [at for at, width in enumerate(widths) for _ in range(width)]
+            weights = self._weights([served[at] for at in row_of])
+            memory = memory.select(torch.tensor(row_of))
+        model = self._base.model
+        bounds = replace(limits, max_tokens=min(limits.max_tokens, self._base.config.max_tokens))
+        cache = model.new_cache(sum(widths), bounds.max_tokens)
+
+        def step(token: Tensor, parents: Tensor | None) -> Tensor:
+            if parents is not None:
+                cache.select(parents)
+            hidden = model.decode(token, memory, weights, cache)
+            return log_probabilities(weights, hidden)[:, 0]
+
+        found = search(step, widths, bounds)
+        return [_generation(one, made) for one, made in zip(served, found, strict=True)]
 
     @torch.inference_mode()
     def score(self, rows: Sequence[PairRow]) -> list[Score]:
@@ -123,6 +106,27 @@ class TorchEngine:
         index = torch.tensor([order.index(id(one)) for one in served])
         calibrations = [one.calibration for one in distinct.values()]
         return GatheredWeights(self._base.model, calibrations, index)
+
+
+def log_probabilities(weights: Weights, hidden: Tensor) -> Tensor:
+    """Of each next token, ``[B, T, D] -> [B, T, V + own]``."""
+    return weights.logits(hidden).log_softmax(-1)
+
+
+def _generation(served: _Served, found: Found) -> Generation:
+    """A row's hypotheses as text; of those that read the same, the best."""
+    texts: dict[str, Hypothesis] = {}
+    for hypothesis in found.hypotheses:
+        texts.setdefault(served.calibration.table.decode(hypothesis.tokens), hypothesis)
+    (best, *others) = (Answer(text, math.exp(h.log_probability)) for text, h in texts.items())
+    return Generation(
+        target=best.target,
+        confidence=best.confidence,
+        tokens=len(found.hypotheses[0].tokens),
+        stop=found.stop,
+        snapshot_id=served.snapshot_id,
+        others=tuple(others),
+    )
 
 
 def teacher_forced(scores: Tensor, wanted: Tensor) -> list[Score]:

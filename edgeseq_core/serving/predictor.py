@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from edgeseq_core.clock import Clock
-from edgeseq_core.engine import Engine, Generation, Limits, SourceRow, Stop
+from edgeseq_core.engine import Answer, Engine, Generation, Limits, SourceRow, Stop
 from edgeseq_core.errors import MessageError
 from edgeseq_core.messages import (
     ErrorCode,
@@ -29,6 +29,7 @@ from edgeseq_core.messages import (
 from edgeseq_core.serving.meter import Meter
 from edgeseq_core.serving.queued import PRIORITIES, Origin, QueuedRequest, expires_at_s
 from edgeseq_core.serving.replies import ReplyCache, fingerprint, pack, unpack
+from edgeseq_core.settings import PredictorSettings
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +67,7 @@ class Predictor:
         abstain_below: Callable[[str], float] = lambda _task: 0.0,
         is_cancelled: Callable[[str], bool] = lambda _request_id: False,
         cannot_load: Callable[[str], bool] = lambda _task: False,
-        max_tokens: int = 96,
+        settings: PredictorSettings,
         meter: Meter | None = None,
     ) -> None:
         self._engine = engine
@@ -75,7 +76,7 @@ class Predictor:
         self._abstain_below = abstain_below
         self._is_cancelled = is_cancelled
         self._cannot_load = cannot_load
-        self._max_tokens = max_tokens
+        self._settings = settings
         self._meter = meter or Meter()
 
     # --- before the queue -------------------------------------------------------------------------
@@ -108,9 +109,18 @@ class Predictor:
                 detail = "this predictor cannot load the task's snapshot; its log says why"
                 return self.error(queued, "internal", detail)
             return self.error(queued, "unknown_task", "no snapshot serves this task (yet)")
+        if (fault := self._too_much(queued)) is not None:
+            return self.error(queued, *fault)
+        return None
+
+    def _too_much(self, queued: QueuedRequest) -> tuple[ErrorCode, str] | None:
+        """What the request wants more of than this predictor reads or gives."""
+        asked = queued.request.n_best
         if queued.source_tokens > (limit := self._engine.max_source_tokens):
             detail = f"the source has {queued.source_tokens} tokens, at most {limit} are read"
-            return self.error(queued, "too_long", detail)
+            return "too_long", detail
+        if asked > (limit := self._settings.max_n_best):
+            return "invalid", f"n_best is {asked}, this predictor gives at most {limit} answers"
         return None
 
     def late(self, queued: QueuedRequest, code: ErrorCode) -> Reply:
@@ -231,8 +241,10 @@ class Predictor:
                 return "deadline"
             return "cancelled" if self._is_cancelled(batch[row].request_id) else None
 
-        rows = [SourceRow(str(q.request.task), str(q.request.source)) for q in batch]
-        return self._engine.generate(rows, Limits(max_tokens=self._max_tokens, stop=stop))
+        rows = [
+            SourceRow(str(q.request.task), str(q.request.source), q.request.n_best) for q in batch
+        ]
+        return self._engine.generate(rows, Limits(max_tokens=self._settings.max_tokens, stop=stop))
 
     def _failed(self, queued: QueuedRequest, error: Exception) -> Reply:
         if isinstance(error, KeyError) and (refusal := self.refuse(queued)) is not None:
@@ -252,11 +264,11 @@ class Predictor:
         if made.stop in STOPPED:
             return self.error(queued, *STOPPED[made.stop])
         confidence = min(1.0, max(0.0, made.confidence))
-        score = math.log(confidence) if confidence > 0 else LOWEST_SCORE
+        answers = (Answer(made.target, made.confidence), *made.others)
         return Reply(
             request_id=queued.request_id,
             task=task,
-            hypotheses=[Hypothesis(target=made.target, score=score)],
+            hypotheses=[Hypothesis(target=a.target, score=_score(a.confidence)) for a in answers],
             confidence=confidence,
             # A cut answer is no answer: it abstains, whatever the confidence in its beginning.
             abstained=made.stop == "length" or confidence < self._abstain_below(task),
@@ -270,3 +282,7 @@ class Predictor:
 
     def _since_ms(self, moment_s: float) -> float:
         return max(0.0, (self._clock.monotonic() - moment_s) * 1000)
+
+
+def _score(confidence: float) -> float:
+    return math.log(min(1.0, confidence)) if confidence > 0 else LOWEST_SCORE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from edgeseq_core.engine import Generation, Limits, PairRow, Score, SourceRow, Stop
+from edgeseq_core.engine import Answer, Generation, Limits, PairRow, Score, SourceRow, Stop
 from edgeseq_core.errors import SnapshotError
 
 BASE_DIGEST = "fake-base"
@@ -18,6 +18,8 @@ def fake_payload(task: str, mark: str, *, confidence: float = 0.9) -> bytes:
 
 class FakeEngine:
     """Answers the reversed source and the mark of the task's snapshot, one character a decode step.
+
+    Its second, third, ... best answer is the first with that number after it, half as likely each time.
 
     ``before_token(row, step)`` runs before each step, so a test can let time pass or fail there;
     ``batches`` keeps what each call was asked.
@@ -63,7 +65,7 @@ class FakeEngine:
         return held[0] if held else None
 
     def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:
-        """The reversed source, "~" and the mark."""
+        """The reversed source, "~" and the mark; other answers end in "~2" and so on."""
         self.batches.append(tuple(rows))
         serving = self._serving
         held = [serving[row.task] for row in rows]
@@ -89,6 +91,10 @@ class FakeEngine:
                 tokens=done[row],
                 stop=stops.get(row, "end"),
                 snapshot_id=snapshot_id,
+                others=tuple(
+                    Answer(f"{text}~{n}", confidence / 2 ** (n - 1))
+                    for n in range(2, rows[row].n_best + 1)
+                ),
             )
             for row, (text, (snapshot_id, _, confidence)) in enumerate(
                 zip(wanted, held, strict=True)

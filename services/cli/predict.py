@@ -24,7 +24,7 @@ def predict(
         Path | None,
         Parameter(help="One source a line; - is standard input.", allow_leading_hyphen=True),
     ] = None,
-    n_best: Annotated[int, Parameter(help="Hypotheses a source, 1 to 8.")] = 1,
+    n_best: Annotated[int, Parameter(help="Answers a source, 1 to 8, best first.")] = 1,
     priority: Annotated[
         Literal["interactive", "normal", "bulk"], Parameter(help="Which queue to wait in.")
     ] = "interactive",
@@ -63,7 +63,9 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
         "request_id": prediction.request_id,
     }
     if len(prediction.hypotheses) > 1:
-        shown["hypotheses"] = [h.model_dump() for h in prediction.hypotheses]
+        shown["hypotheses"] = [
+            {**h.model_dump(), "confidence": h.confidence} for h in prediction.hypotheses
+        ]
     return shown
 
 
@@ -103,5 +105,5 @@ def _show(prediction: Prediction) -> None:
             " " * len(str(prediction.source)),
             "   ",
             hypothesis.target,
-            (f"  {hypothesis.score:.2f}", "dim"),
+            (f"  {hypothesis.confidence:.0%}", "dim"),
         )

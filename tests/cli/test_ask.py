@@ -10,6 +10,7 @@ from edgeseq_core.messages import (
     Control,
     ControlResult,
     Feedback,
+    Hypothesis,
     Message,
     Pair,
     PairStatus,
@@ -44,6 +45,24 @@ def test_predict_prints_text_as_it_is(run: Run, responder: Responder) -> None:
     assert "[red]x → x]der[" in ran.out
     assert "90%" in ran.out
     assert "dates-1-abc" in ran.out
+
+
+def test_predict_prints_further_answers_with_their_confidence(
+    run: Run, responder: Responder
+) -> None:
+    def two(message: Message) -> list[Message]:
+        assert isinstance(message, Request)
+        assert message.n_best == 2
+        found = [Hypothesis(target="yes", score=-0.25), Hypothesis(target="no", score=-1.5)]
+        return [reply_to(message, hypotheses=found, confidence=0.778)]
+
+    responder.answer = two
+    ran = run("predict", "dates", "abc", "--n-best", "2", "--json")
+    shown = [(h["target"], round(h["confidence"], 3)) for h in ran.documents[0]["hypotheses"]]
+    assert shown == [("yes", 0.779), ("no", 0.223)]
+    text = run("predict", "dates", "abc", "--n-best", "2").out
+    assert "yes  78%" in text
+    assert "no  22%" in text
 
 
 def test_predict_reads_a_file_and_fails_where_one_source_fails(

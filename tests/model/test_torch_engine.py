@@ -9,7 +9,7 @@ from edgeseq_core.engine import Limits, PairRow, SourceRow, Stop
 from edgeseq_core.errors import SnapshotError
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
-from edgeseq_core.model.torch_engine import TorchEngine
+from edgeseq_core.model.torch_engine import TorchEngine, log_probabilities
 from edgeseq_core.testing.base import tiny_base
 from edgeseq_core.text.vocabulary import BOS, EOS
 
@@ -19,12 +19,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     return tiny_base(tmp_path_factory.mktemp("base"))
 
 
-def payload(base: Base, seed: int, targets: str = "abc漢") -> bytes:
+def payload(base: Base, seed: int, targets: str = "abc漢", *, row_bias: float = 0.0) -> bytes:
     calibration = Calibration(base.model, base.vocabulary, CalibrationConfig(rank=2), seed=seed)
     calibration.admit([targets])
     draw = torch.Generator().manual_seed(seed)
     for name, tensor in calibration.tensors.items():
         calibration.tensors[name] = tensor + 0.3 * torch.randn(tensor.shape, generator=draw)
+    calibration.tensors["row_bias"] += row_bias
     return calibration.to_payload(base.digest)
 
 
@@ -111,3 +112,66 @@ def test_bad_bytes_leave_the_champion_serving(engine: TorchEngine) -> None:
     with pytest.raises(SnapshotError):
         engine.swap("one", "one-2", b"nonsense")
     assert engine.snapshot_id("one") == "one-1"
+
+
+def test_widths_mix_in_a_batch_and_the_first_answers_stay(engine: TorchEngine) -> None:
+    rows = [
+        SourceRow(task, source, n_best)
+        for source, n_best in (("a", 1), ("longer source", 3), ("字", 5))
+        for task in ("one", "two")
+    ]
+    together = engine.generate(rows, Limits(max_tokens=10))
+    for row, made in zip(rows, together, strict=True):
+        alone = engine.generate([row], Limits(max_tokens=10))[0]
+        answers = [(made.target, made.confidence), *made.others]
+        assert len({target for target, _ in answers}) == len(answers) <= row.n_best
+        assert (alone.target, alone.stop, alone.tokens) == (made.target, made.stop, made.tokens)
+        assert [o.target for o in alone.others] == [o.target for o in made.others]
+        assert [c for _, c in answers] == pytest.approx(
+            [alone.confidence, *(o.confidence for o in alone.others)], rel=1e-3
+        )
+
+
+def test_every_answer_of_a_beam_has_its_teacher_forced_probability(
+    engine: TorchEngine, base: Base
+) -> None:
+    engine.swap("short", "short-1", payload(base, 1, row_bias=8.0))  # answers of its own symbols
+    for source in ("abc", "xyz", "hello there", "q"):
+        (made,) = engine.generate([SourceRow("short", source, 6)], Limits(max_tokens=40))
+        answers = [(made.target, made.confidence), *made.others]
+        assert (made.stop, len(answers)) == ("end", 6)
+        for target, confidence in answers:
+            (score,) = engine.score([PairRow("short", source, target)])
+            assert -score.loss == pytest.approx(math.log(confidence), abs=1e-4)
+
+
+def test_the_cache_equals_teacher_forcing_while_beams_are_reordered(base: Base) -> None:
+    served = Calibration.from_payload(payload(base, 0), base.model, base.vocabulary, base.digest)
+    model, weights, places = base.model, MergedWeights(served), 5
+    source = torch.tensor([[*base.vocabulary.encode("some text"), EOS]])
+    draw = torch.Generator().manual_seed(3)
+    histories = torch.full((places, 0), 0)
+    with torch.no_grad():
+        memory = model.encode(source, weights).select(torch.zeros(places, dtype=torch.long))
+        cache = model.new_cache(places, 12)
+        for _ in range(12):
+            parents = torch.randint(places, (places,), generator=draw)
+            token = torch.randint(3, len(base.vocabulary), (places, 1), generator=draw)
+            histories = torch.cat([histories[parents], token], 1)
+            cache.select(parents)
+            stepped = log_probabilities(weights, model.decode(token, memory, weights, cache))
+            forced = log_probabilities(weights, model.decode(histories, memory, weights))
+            torch.testing.assert_close(stepped[:, 0], forced[:, -1], atol=1e-5, rtol=0)
+
+
+def test_a_beam_is_stopped_between_tokens(engine: TorchEngine) -> None:
+    asked: list[int] = []
+
+    def stop(row: int) -> Stop | None:
+        asked.append(row)
+        return "deadline" if row == 1 and asked.count(1) > 2 else None
+
+    rows = [SourceRow("one", "first"), SourceRow("two", "second", 4)]
+    first, second = engine.generate(rows, Limits(max_tokens=9, stop=stop))
+    assert (second.stop, asked.count(1)) == ("deadline", 3)
+    assert first.target == engine.generate(rows[:1], Limits(max_tokens=9))[0].target

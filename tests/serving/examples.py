@@ -12,6 +12,7 @@ from edgeseq_core.serving.meter import Meter
 from edgeseq_core.serving.predictor import Predictor
 from edgeseq_core.serving.queued import QueuedRequest, expires_at_s
 from edgeseq_core.serving.replies import MemoryReplyCache, ReplyCache
+from edgeseq_core.settings import PredictorSettings
 from edgeseq_core.snapshots.manifest import (
     GateReport,
     SnapshotManifest,
@@ -89,6 +90,7 @@ def predictor_of(
     is_cancelled: Callable[[str], bool] = lambda _id: False,
     abstain_below: float = 0.0,
     max_tokens: int = 96,
+    max_n_best: int = 8,
     meter: Meter | None = None,
 ) -> Predictor:
     return Predictor(
@@ -97,7 +99,7 @@ def predictor_of(
         clock=clock,
         abstain_below=lambda _task: abstain_below,
         is_cancelled=is_cancelled,
-        max_tokens=max_tokens,
+        settings=PredictorSettings(max_tokens=max_tokens, max_n_best=max_n_best),
         meter=meter,
     )
 

@@ -50,6 +50,22 @@ def test_one_batch_answers_many_tasks_in_the_order_asked(clock: FakeClock) -> No
     assert len(engine.batches) == 1
 
 
+def test_each_request_gets_as_many_answers_as_it_asks_for(clock: FakeClock) -> None:
+    predictor = predictor_of(serving(dates="d", verbs="v"), clock)
+    many, one = ask(predictor, request("ab", n_best=3), request("cd", task="verbs"))
+    assert [h.target for h in many.hypotheses] == ["ba~d", "ba~d~2", "ba~d~3"]
+    assert [h.confidence for h in many.hypotheses] == pytest.approx([0.9, 0.45, 0.225])
+    assert (many.confidence, many.abstained) == (0.9, False)
+    assert [h.target for h in one.hypotheses] == ["dc~v"]
+
+
+def test_more_answers_than_the_predictor_gives_are_refused(clock: FakeClock) -> None:
+    predictor = predictor_of(serving(dates="a"), clock, max_n_best=4)
+    some, many = ask(predictor, request("ab", n_best=4), request("cd", n_best=5))
+    assert [code(some), code(many)] == [None, "invalid"]
+    assert "at most 4" in many.error.detail  # type: ignore[union-attr]
+
+
 def test_what_cannot_be_computed_gets_its_typed_error(clock: FakeClock) -> None:
     meter = CountingMeter()
     predictor = predictor_of(serving(dates="a"), clock, meter=meter)

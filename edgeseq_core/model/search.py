@@ -1,0 +1,132 @@
+"""The best few answers to every row of a batch; a row that asks for one is decoded greedily.
+
+A row of width ``n`` holds ``n`` places of the batch, one for each hypothesis that is still open, so rows of
+different widths share every step of the network.  A hypothesis ends when EOS is among the row's ``n``
+best continuations, and the row when ``n`` have ended (beam search as in fairseq).  Ended ones of
+different lengths are compared by ``log p / ((5 + tokens) / 6) ** 0.6`` (Wu et al. 2016, arXiv
+1609.08144, equation 14, without coverage).
+
+Shapes: N places (the sum of all widths), V symbols.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from operator import itemgetter
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from edgeseq_core.engine import Limits, Stop
+from edgeseq_core.text.vocabulary import BOS, EOS, PAD
+
+LENGTH_POWER = 0.6
+
+#: Log-probabilities ``[N, V]`` after one more token ``[N, 1]`` a place.  Before it reads the token, a place
+#: takes over what the place named in ``parents [N]`` has read; None: every place goes on with its own.
+Step = Callable[[Tensor, Tensor | None], Tensor]
+
+
+class Hypothesis(NamedTuple):
+    """Tokens without EOS, and the log-probability of all that was chosen, EOS included."""
+
+    tokens: list[int]
+    log_probability: float
+
+    @property
+    def merit(self) -> float:
+        """What ended hypotheses are ranked by.
+
+        >>> [round(Hypothesis([7] * n, -2.0).merit, 3) for n in (0, 6, 12)]
+        [-2.0, -1.32, -1.035]
+        """
+        return self.log_probability / math.pow((6 + len(self.tokens)) / 6, LENGTH_POWER)
+
+
+class Found(NamedTuple):
+    """A row's hypotheses, best first (at least one, at most its width), and why it stopped."""
+
+    hypotheses: list[Hypothesis]
+    stop: Stop
+
+
+def search(step: Step, widths: Sequence[int], limits: Limits) -> list[Found]:
+    """Decode all rows together until each has stopped; ``limits.stop`` is asked once a row and step."""
+    starts = [0, *accumulate(widths)]
+    beams, count = [_Beam(*row) for row in zip(starts, widths, strict=False)], starts[-1]
+    # One candidate more than the widest row has places: the best of them may be EOS.
+    reach = 1 if max(widths) == 1 else max(widths) + 1
+    tokens, parents = torch.full((count, 1), BOS), None
+    scores = torch.zeros(count)
+    itself = list(range(count))
+    for _ in range(limits.max_tokens):
+        for row, beam in enumerate(beams):
+            beam.stop = beam.stop or limits.stop(row)
+        if all(beam.stop for beam in beams):
+            break
+        best, ids = _best(step(tokens, parents), reach)
+        totals, symbols = (scores[:, None] + best).tolist(), ids.tolist()
+        token, score, parent = [PAD] * count, [0.0] * count, list(itself)
+        for beam in beams:
+            if beam.stop is None:
+                for place, symbol, total, origin in beam.advance(totals, symbols):
+                    token[place], score[place], parent[place] = symbol, total, origin
+        tokens, scores = torch.tensor(token)[:, None], torch.tensor(score)
+        parents = None if parent == itself else torch.tensor(parent)
+    return [beam.found() for beam in beams]
+
+
+class _Beam:
+    """One row: the hypotheses that are open, in the order of its places, and those that have ended."""
+
+    def __init__(self, start: int, width: int) -> None:
+        self.start, self.width = start, width
+        self.open: list[tuple[list[int], float]] = [([], 0.0)]  # tokens, log-probability
+        self.ended: list[Hypothesis] = []
+        self.stop: Stop | None = None
+
+    def advance(
+        self, totals: list[list[float]], symbols: list[list[int]]
+    ) -> list[tuple[int, int, float, int]]:
+        """Keep the best continuations, given candidates a place; equal ones keep their order.
+
+        Returns (place, symbol, log-probability, place it continues) of each that stays open.
+        """
+        candidates = [
+            (total, place, symbol)
+            for place in range(self.start, self.start + len(self.open))
+            for total, symbol in zip(totals[place], symbols[place], strict=True)
+        ]
+        if len(candidates) > 1:
+            candidates.sort(key=itemgetter(0), reverse=True)
+        former, self.open, placed = self.open, [], []
+        for rank, (total, origin, symbol) in enumerate(candidates):
+            if total == -torch.inf:
+                break
+            tokens, _ = former[origin - self.start]
+            if symbol == EOS:
+                if rank < self.width:
+                    self.ended.append(Hypothesis(tokens, total))
+            elif len(self.open) < self.width:
+                placed.append((self.start + len(self.open), symbol, total, origin))
+                self.open.append(([*tokens, symbol], total))
+        if len(self.ended) >= self.width or not self.open:
+            self.stop = "end"
+        return placed
+
+    def found(self) -> Found:
+        """The best that ended; while none has, what is open."""
+        if self.ended:
+            best = sorted(self.ended, key=lambda ended: -ended.merit)[: self.width]
+            return Found(best, self.stop or "end")
+        return Found([Hypothesis(*one) for one in self.open], self.stop or "length")
+
+
+def _best(log_probabilities: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` best symbols of each place, best first; fewer where there are fewer."""
+    if count == 1:
+        return log_probabilities.max(-1, keepdim=True)
+    return log_probabilities.topk(min(count, log_probabilities.shape[-1]))
