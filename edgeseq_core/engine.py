@@ -10,11 +10,15 @@ Stop = Literal["end", "length", "deadline", "cancelled"]
 
 
 class SourceRow(NamedTuple):
-    """One row of a batch; ``n_best`` answers are looked for side by side."""
+    """One row of a batch; ``n_best`` answers are looked for side by side.
+
+    ``constrained``: only of symbols that the task's targets have had.
+    """
 
     task: str
     source: str
     n_best: int = 1
+    constrained: bool = False
 
 
 class PairRow(NamedTuple):

@@ -62,6 +62,7 @@ class AsyncClient:
         source: Source,
         *,
         n_best: int = ...,
+        constrained: bool = ...,
         timeout_s: float = ...,
         priority: Priority = ...,
         deadline_ms: int | None = ...,
@@ -75,17 +76,19 @@ class AsyncClient:
         source: list[str] | list[Series] | list[Source],
         *,
         n_best: int = ...,
+        constrained: bool = ...,
         timeout_s: float = ...,
         priority: Priority = ...,
         deadline_ms: int | None = ...,
         traceparent: str | None = ...,
     ) -> list[Prediction]: ...
-    async def predict(
+    async def predict(  # noqa: PLR0913 - the options of a call
         self,
         task: str | None,
         source: Source | list[str] | list[Series] | list[Source],
         *,
         n_best: int = 1,
+        constrained: bool = False,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         priority: Priority = "interactive",
         deadline_ms: int | None = None,
@@ -96,6 +99,7 @@ class AsyncClient:
         options = Options(
             task=task,
             n_best=n_best,
+            constrained=constrained,
             timeout_s=timeout_s,
             priority=priority,
             deadline_ms=deadline_ms,

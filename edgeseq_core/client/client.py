@@ -84,6 +84,7 @@ class Client:
         source: Source,
         *,
         n_best: int = ...,
+        constrained: bool = ...,
         timeout_s: float = ...,
         priority: Priority = ...,
         deadline_ms: int | None = ...,
@@ -97,17 +98,19 @@ class Client:
         source: list[str] | list[Series] | list[Source],
         *,
         n_best: int = ...,
+        constrained: bool = ...,
         timeout_s: float = ...,
         priority: Priority = ...,
         deadline_ms: int | None = ...,
         traceparent: str | None = ...,
     ) -> list[Prediction]: ...
-    def predict(
+    def predict(  # noqa: PLR0913 - the options of a call
         self,
         task: str | None,
         source: Source | list[str] | list[Series] | list[Source],
         *,
         n_best: int = 1,
+        constrained: bool = False,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         priority: Priority = "interactive",
         deadline_ms: int | None = None,
@@ -118,11 +121,14 @@ class Client:
 
         One source: its error is raised (RequestError, NoReplyError).  A list: each prediction has
         its own ``error``.  ``timeout_s`` is how long to wait, and how long the predictor may take;
-        ``deadline_ms`` is absolute wall clock.  ``request_id`` lets another thread `cancel` it.
+        ``deadline_ms`` is absolute wall clock.  ``n_best`` looks for more answers than one,
+        ``constrained`` only for those of symbols that the task's targets have had.  ``request_id``
+        lets another thread `cancel` it.
         """
         options = Options(
             task=task,
             n_best=n_best,
+            constrained=constrained,
             timeout_s=timeout_s,
             priority=priority,
             deadline_ms=deadline_ms,

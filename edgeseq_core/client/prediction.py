@@ -37,6 +37,7 @@ class Options:
 
     task: str | None
     n_best: int = 1
+    constrained: bool = False
     timeout_s: float = DEFAULT_TIMEOUT_S
     priority: Priority = "interactive"
     deadline_ms: int | None = None  # absolute wall clock
@@ -66,6 +67,7 @@ def ask_for(
             task=options.task,
             source=source,
             n_best=options.n_best,
+            constrained=options.constrained,
             deadline_ms=options.deadline_ms,
             timeout_ms=max(1, round(options.timeout_s * 1000)),
             priority=options.priority,

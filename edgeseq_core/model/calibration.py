@@ -131,6 +131,13 @@ class Calibration:
                 own["row_bias"] = torch.cat([own["row_bias"], own["other_bias"].expand(added)])
         return added
 
+    @property
+    def alphabet(self) -> list[int]:
+        """Token ids that targets have had, EOS included; all there are once no row is free any more."""
+        if len(self.rows) >= MAX_ROWS:
+            return list(range(len(self.table)))
+        return sorted({*self.rows, *range(len(self.table.vocabulary), len(self.table))})
+
     def virtual_rows(self) -> Tensor:
         """Embeddings ``[own symbols, D]`` that new symbols start from: the mean of their byte rows."""
         table = self.base.embedding.detach()

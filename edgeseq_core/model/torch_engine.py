@@ -66,19 +66,21 @@ class TorchEngine:
         widths = [row.n_best for row in rows]
         weights = self._weights(served)
         memory = self._encoder.encode([row.source for row in rows], weights)
-        if max(widths) > 1:  # every hypothesis has a place of its own from here on
-            row_of = [at for at, width in enumerate(widths) for _ in range(width)]
-            weights = self._weights([served[at] for at in row_of])
-            memory = memory.select(torch.tensor(row_of))
+        places = [at for at, width in enumerate(widths) for _ in range(width)]  # the row of each
+        if len(places) > len(rows):
+            weights = self._weights([served[at] for at in places])
+            memory = memory.select(torch.tensor(places))
         model = self._base.model
         bounds = replace(limits, max_tokens=min(limits.max_tokens, self._base.config.max_tokens))
         cache = model.new_cache(sum(widths), bounds.max_tokens)
+        outside = _outside([(served[at].calibration, rows[at].constrained) for at in places])
 
         def step(token: Tensor, parents: Tensor | None) -> Tensor:
             if parents is not None:
                 cache.select(parents)
             hidden = model.decode(token, memory, weights, cache)
-            return log_probabilities(weights, hidden)[:, 0]
+            scores = log_probabilities(weights, hidden)[:, 0]
+            return scores if outside is None else scores + outside
 
         found = search(step, widths, bounds)
         return [_generation(one, made) for one, made in zip(served, found, strict=True)]
@@ -111,6 +113,21 @@ class TorchEngine:
 def log_probabilities(weights: Weights, hidden: Tensor) -> Tensor:
     """Of each next token, ``[B, T, D] -> [B, T, V + own]``."""
     return weights.logits(hidden).log_softmax(-1)
+
+
+def _outside(places: Sequence[tuple[Calibration, bool]]) -> Tensor | None:
+    """-inf for symbols outside the alphabet of each place that is constrained, else 0, ``[N, V + own]``.
+
+    Added to log-probabilities, so that a confidence stays the model's own probability of the answer.
+    """
+    if not any(constrained for _, constrained in places):
+        return None
+    outside = torch.zeros(len(places), max(len(own.table) for own, _ in places))
+    for at, (own, constrained) in enumerate(places):
+        if constrained:
+            outside[at] = -torch.inf
+            outside[at, own.alphabet] = 0.0
+    return outside
 
 
 def _generation(served: _Served, found: Found) -> Generation:

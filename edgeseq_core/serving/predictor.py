@@ -242,7 +242,8 @@ class Predictor:
             return "cancelled" if self._is_cancelled(batch[row].request_id) else None
 
         rows = [
-            SourceRow(str(q.request.task), str(q.request.source), q.request.n_best) for q in batch
+            SourceRow(str(r.task), str(r.source), r.n_best, r.constrained)
+            for r in (queued.request for queued in batch)
         ]
         return self._engine.generate(rows, Limits(max_tokens=self._settings.max_tokens, stop=stop))
 

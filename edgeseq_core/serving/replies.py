@@ -172,8 +172,8 @@ class SteadyReplyCache:
 
 
 def fingerprint(request: Request) -> bytes:
-    """What makes two requests the same question: task, source and n_best."""
-    question = request.model_dump_json(include={"task", "source", "n_best"})
+    """What makes two requests the same question: task, source, n_best and constrained."""
+    question = request.model_dump_json(include={"task", "source", "n_best", "constrained"})
     return hashlib.sha256(question.encode()).digest()[:FINGERPRINT_BYTES]
 
 

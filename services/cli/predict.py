@@ -25,6 +25,10 @@ def predict(
         Parameter(help="One source a line; - is standard input.", allow_leading_hyphen=True),
     ] = None,
     n_best: Annotated[int, Parameter(help="Answers a source, 1 to 8, best first.")] = 1,
+    constrained: Annotated[
+        bool,
+        Parameter(negative="", help="Use only symbols that the task's targets have had."),
+    ] = False,
     priority: Annotated[
         Literal["interactive", "normal", "bulk"], Parameter(help="Which queue to wait in.")
     ] = "interactive",
@@ -37,7 +41,9 @@ def predict(
 
     if bool(text) == (file is not None):
         raise ConfigError("give either sources or --file FILE, and not both")
-    options = Options(task=task, n_best=n_best, priority=priority, timeout_s=timeout)
+    options = Options(
+        task=task, n_best=n_best, constrained=constrained, priority=priority, timeout_s=timeout
+    )
     failed = False
     with common.client() as client:
         for prediction in client.predict_each(_sources(text, file), options):

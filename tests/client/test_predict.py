@@ -141,7 +141,9 @@ def test_what_cannot_be_a_request_is_refused_before_it_is_sent(
 
 
 def test_options_travel_in_the_request(client: Client, responder: Responder) -> None:
-    client.predict("dates", "a", n_best=4, priority="bulk", deadline_ms=4_000_000_000_000)
+    client.predict(
+        "dates", "a", n_best=4, constrained=True, priority="bulk", deadline_ms=4_000_000_000_000
+    )
     client.predict(None, "b")
     bulk, plain = responder.wait_for(2, Request)
     assert isinstance(bulk.message, Request)
@@ -149,6 +151,7 @@ def test_options_travel_in_the_request(client: Client, responder: Responder) -> 
     assert bulk.topic == responder.topics.bulk
     assert plain.topic == responder.topics.requests
     assert (bulk.message.n_best, bulk.message.priority) == (4, "bulk")
+    assert (bulk.message.constrained, plain.message.constrained) == (True, False)
     assert bulk.message.deadline_ms == 4_000_000_000_000
     assert bulk.message.timeout_ms == 10_000
     assert plain.message.task is None

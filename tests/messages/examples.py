@@ -54,6 +54,9 @@ EXAMPLES: dict[str, Message] = {
         priority="bulk",
         sent_at_ms=SENT_MS,
     ),
+    "request_constrained": Request(
+        request_id="r-3", task="dates", source="6 May 2024", constrained=True, sent_at_ms=SENT_MS
+    ),
     "request_minimal": Request(request_id="r-2", source="漢字 \U0001f600", sent_at_ms=SENT_MS),
     "status_query": StatusQuery(
         request_id="q-1", task="dates", producer="erp", pair_id="p-1", sent_at_ms=SENT_MS

@@ -8,6 +8,7 @@ import torch
 from edgeseq_core.errors import SnapshotError
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import (
+    MAX_ROWS,
     Calibration,
     CalibrationConfig,
     GatheredWeights,
@@ -15,6 +16,7 @@ from edgeseq_core.model.calibration import (
 )
 from edgeseq_core.model.edgeformer import BaseWeights
 from edgeseq_core.testing.base import tiny_base
+from edgeseq_core.text.vocabulary import EOS
 
 SHAPE = CalibrationConfig(rank=4, encoder_layers=1)
 
@@ -64,6 +66,14 @@ def test_known_symbols_are_admitted_without_changing_an_output(base: Base) -> No
         assert calibration.admit(["xyz"]) == 3
         after = base.model(source, target, MergedWeights(calibration))
     assert torch.allclose(before, after, atol=1e-5)
+
+
+def test_the_alphabet_is_what_targets_have_had(base: Base) -> None:
+    calibration = moved(base, targets=("cab", "漢b"))
+    assert calibration.alphabet == [EOS, *base.vocabulary.encode("abc"), len(base.vocabulary)]
+    many = "".join(map(chr, range(0x4E00, 0x4E00 + MAX_ROWS)))
+    calibration.admit([many])  # more symbols than there are rows: none is forbidden
+    assert len(calibration.alphabet) == len(calibration.table)
 
 
 def test_merged_and_gathered_agree_in_a_mixed_batch(base: Base) -> None:

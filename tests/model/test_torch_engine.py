@@ -114,6 +114,26 @@ def test_bad_bytes_leave_the_champion_serving(engine: TorchEngine) -> None:
     assert engine.snapshot_id("one") == "one-1"
 
 
+def test_a_constrained_answer_has_only_symbols_of_the_targets(engine: TorchEngine) -> None:
+    sources = ("some text", "字", "x")
+    rows = [
+        SourceRow(task, source, n_best, constrained)
+        for source, n_best in zip(sources, (1, 1, 3), strict=True)
+        for task, constrained in (("one", True), ("two", False))
+    ]
+    mixed = engine.generate(rows, Limits(max_tokens=12))
+    free = engine.generate([row._replace(constrained=False) for row in rows], Limits(max_tokens=12))
+    strange = 0
+    for row, made, before in zip(rows, mixed, free, strict=True):
+        texts = [made.target, *(o.target for o in made.others)]
+        if row.constrained:
+            assert set("".join(texts)) <= set("abc漢")
+            strange += not set(before.target) <= set("abc漢")
+        else:
+            assert made.target == before.target
+    assert strange  # else nothing was shown
+
+
 def test_widths_mix_in_a_batch_and_the_first_answers_stay(engine: TorchEngine) -> None:
     rows = [
         SourceRow(task, source, n_best)
