@@ -29,6 +29,7 @@ from edgeseq_core.learn.optimizer import CalibrationOptimizer
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
+from edgeseq_core.model.growth import grow
 from edgeseq_core.model.source_encoder import SourceEncoder
 from edgeseq_core.model.torch_engine import teacher_forced
 from edgeseq_core.settings import LearningSettings
@@ -185,8 +186,19 @@ class TaskLearner:
             if have.shape != want.shape:
                 self.average[name] = torch.cat([have, want.detach()[have.shape[0] :]])
 
+    def grow(self, shape: CalibrationConfig) -> None:
+        """Calibrate more (`growth.grow`): no output changes, and what was learnt goes on being learnt."""
+        seed = _seed(self.config.seed, f"{self.task}:{self.progress.step}")
+        averaged = grow(self._averaged(), shape, seed=seed)
+        self.calibration = grow(self.calibration, shape, seed=seed)
+        self.average = averaged.tensors
+        self.optimizer.leaves(self.calibration.tensors)
+
     def payload(self) -> bytes:
         """The int8 candidate: the averaged calibration."""
+        return self._averaged().to_payload(self.base.digest)
+
+    def _averaged(self) -> Calibration:
         c = self.calibration
         return Calibration(
             self.base.model,
@@ -195,7 +207,7 @@ class TaskLearner:
             tensors=self.average,
             symbols=c.table.symbols,
             rows=c.rows,
-        ).to_payload(self.base.digest)
+        )
 
     # --- checkpoint --------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Moments = dict[str, dict[str, Tensor]]  # "first" and "second", by tensor name
@@ -20,7 +19,7 @@ class CalibrationOptimizer:
         self._leaves: dict[str, Tensor] = {}
 
     def leaves(self, tensors: dict[str, Tensor]) -> None:
-        """Make every tensor a trainable leaf in place; grown ones keep the moments of their old rows."""
+        """Make every tensor a trainable leaf in place; what is new in it has no moments yet."""
         if self._adam and all(self._leaves.get(name) is tensor for name, tensor in tensors.items()):
             return
         self._moments = self.state()
@@ -38,8 +37,8 @@ class CalibrationOptimizer:
             for name, leaf in tensors.items():
                 self._adam.state[leaf] = {
                     "step": torch.tensor(float(self._count)),
-                    "exp_avg": _grown(self._moments["first"][name], leaf),
-                    "exp_avg_sq": _grown(self._moments["second"][name], leaf),
+                    "exp_avg": _grown(self._moments["first"].get(name), leaf),
+                    "exp_avg_sq": _grown(self._moments["second"].get(name), leaf),
                 }
 
     def step(self, rate: float) -> None:
@@ -75,9 +74,11 @@ class CalibrationOptimizer:
         return self._count
 
 
-def _grown(moment: Tensor, leaf: Tensor) -> Tensor:
-    missing = leaf.shape[0] - moment.shape[0]
-    if missing == 0:
+def _grown(moment: Tensor | None, leaf: Tensor) -> Tensor:
+    """The moment in the shape of its leaf, zero where the leaf is new."""
+    if moment is not None and moment.shape == leaf.shape:
         return moment
-    padding = [0, 0] * (moment.dim() - 1) + [0, missing]
-    return F.pad(moment, padding)
+    grown = torch.zeros_like(leaf, requires_grad=False)
+    if moment is not None:
+        grown[tuple(map(slice, moment.shape))] = moment
+    return grown

@@ -30,11 +30,13 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from edgeseq_core.errors import SnapshotError
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.edgeformer import EdgeFormer, Site, sites
 from edgeseq_core.model.quantize import dequantize_rows, quantize_rows
+from edgeseq_core.model.task_tokens import split
 from edgeseq_core.text.vocabulary import EOS, FIRST_BYTE, SymbolTable, Vocabulary
 
 FORMAT = "edgeseq-calibration-1"
@@ -49,6 +51,7 @@ class CalibrationConfig:
 
     rank: int = 8
     encoder_layers: int = 1  # counted from the top; the decoder is always calibrated
+    extra_tokens: int = 0  # task tokens beyond the base's
 
 
 def calibrated_sites(model: ModelConfig, config: CalibrationConfig) -> list[Site]:
@@ -81,13 +84,14 @@ class Calibration:
         self.rows: list[int] = list(rows)  # token ids with an own row, append-only
         self._row_of = {token: at for at, token in enumerate(self.rows)}
         self.sites = calibrated_sites(base.config, config)
+        self.splits = split(base.config.task_tokens, config.extra_tokens)
         self.tensors = tensors if tensors is not None else self._identity(seed)
 
     def _identity(self, seed: int) -> dict[str, Tensor]:
         draw = torch.Generator().manual_seed(seed)
         d, heads = self.base.config.d_model, self.base.config.heads
         out = {
-            "token": self.base.task_tokens.detach().clone(),
+            "token": self._first_tokens(),
             "vector": self.base.task_vector.detach().clone(),
             "rows": torch.zeros(len(self.rows), d),
             "row_bias": torch.zeros(len(self.rows)),
@@ -109,10 +113,21 @@ class Calibration:
             out[f"{site.name}.shift"] = torch.zeros(d)
         return out
 
+    def _first_tokens(self) -> Tensor:
+        tokens = list(self.base.task_tokens.detach())
+        for origin in self.splits.origins:
+            tokens.append(tokens[origin])
+        return torch.stack(tokens)
+
     @property
     def numbers(self) -> int:
         """How many numbers a task owns."""
         return sum(tensor.numel() for tensor in self.tensors.values())
+
+    @property
+    def share_of_base(self) -> float:
+        """What a task adds to the base, in numbers: 0.1 is a tenth."""
+        return self.numbers / self.base.config.parameters
 
     def admit(self, targets: Iterable[str]) -> int:
         """Give every symbol of the targets a row of its own, without changing an output; returns how many."""
@@ -287,12 +302,20 @@ class MergedWeights:
         own = self.calibration.tensors
         return own["token"].expand(rows, -1, -1), own["vector"].expand(rows, 1, -1)
 
+    def task_scores(self, rows: int) -> Tensor:
+        return torch.tensor(self.calibration.splits.scores).expand(rows, -1)
+
+    @property
+    def frozen_layers(self) -> int:
+        return self.base.config.encoder_layers - self.calibration.config.encoder_layers
+
 
 class GatheredWeights:
     """A base and rows of many tasks in one batch: the serving view.
 
     ``calibrations`` are the distinct tasks of the batch, ``index [B]`` names each row's.  Low-rank parts
-    and factors are gathered by row; symbols beyond a row's own table can never win.
+    and factors are gathered by row; where a task has a lower rank, fewer layers or fewer tokens than
+    another, zeros stand in (nobody attends to such tokens).  Symbols beyond a row's own table can never win.
     """
 
     def __init__(
@@ -300,6 +323,11 @@ class GatheredWeights:
     ) -> None:
         self.base, self.index = base, index
         self._all = [calibration.tensors for calibration in calibrations]
+        self._token, self._vector = self._gather("token"), self._gather("vector")[:, None]
+        scores = [torch.tensor(calibration.splits.scores) for calibration in calibrations]
+        self._task_scores = pad_sequence(scores, batch_first=True, padding_value=-torch.inf)[index]
+        depth = max(calibration.config.encoder_layers for calibration in calibrations)
+        self.frozen_layers = base.config.encoder_layers - depth
         self._part: dict[tuple[str, str], list[Tensor | None]] = {}
         self._ranked = {site.name for calibration in calibrations for site in calibration.sites}
         self._own(calibrations)
@@ -327,7 +355,14 @@ class GatheredWeights:
         self.virtual, self.bias = virtual[self.index], bias[self.index][:, None]
 
     def _gather(self, name: str) -> Tensor:
-        return torch.stack([tensors[name] for tensors in self._all])[self.index]
+        """A tensor of each row's task, ``[B, ...]``; zeros where the task's is smaller or missing."""
+        found = [tensors.get(name) for tensors in self._all]
+        largest = torch.tensor([one.shape for one in found if one is not None]).amax(0)
+        stacked = torch.zeros(len(found), *largest.tolist())
+        for all_of_it, one in zip(stacked, found, strict=True):
+            if one is not None:
+                all_of_it[tuple(map(slice, one.shape))] = one
+        return stacked[self.index]
 
     def _parts(self, site: str, part: str) -> list[Tensor | None]:
         """Gathered ``a [B, r, in]``, ``b [B, r, out]``, and factors ``[B, 1, width]``, made once a batch."""
@@ -382,4 +417,8 @@ class GatheredWeights:
 
     def task(self, rows: int) -> tuple[Tensor, Tensor]:
         assert rows == len(self.index)
-        return self._gather("token"), self._gather("vector")[:, None]
+        return self._token, self._vector
+
+    def task_scores(self, rows: int) -> Tensor:
+        assert rows == len(self.index)
+        return self._task_scores

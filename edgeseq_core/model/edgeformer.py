@@ -82,14 +82,21 @@ class Weights(Protocol):
     def task(self, rows: int) -> tuple[Tensor, Tensor]:
         """Task tokens ``[B, K, D]`` and task vector ``[B, 1, D]``."""
 
+    def task_scores(self, rows: int) -> Tensor:
+        """What is added to the attention scores of task tokens, ``[B, K]``; -inf where there is none."""
+
+    @property
+    def frozen_layers(self) -> int:
+        """How many of the lowest encoder layers are the base's own."""
+
 
 @dataclass
 class Memory:
-    """What the decoder reads of a source: cross keys and values per layer, and which are real."""
+    """What the decoder reads of a source: cross keys and values per layer, and how much each counts."""
 
     keys: list[Tensor]  # [B, H, K + S, D/H]
     values: list[Tensor]
-    mask: Tensor  # [B, 1, 1, K + S], True where attended
+    mask: Tensor  # [B, 1, 1, K + S], added to attention scores; -inf where nothing is attended
 
     def select(self, rows: Tensor) -> Memory:
         """The memory of ``rows [N]``, which may repeat."""
@@ -178,8 +185,9 @@ class EdgeFormer(nn.Module):
             of_task = self._heads(weights.project(tokens, site, "k"))
             keys.append(torch.cat([of_task, of_source], 2))
             values.append(self._heads(weights.project(torch.cat([tokens, x], 1), site, "v")))
-        always = torch.ones(real.shape[0], tokens.shape[1], dtype=torch.bool)
-        return Memory(keys, values, torch.cat([always, real], 1)[:, None, None, :])
+        of_source = torch.zeros_like(x[..., 0]).masked_fill(~real, -torch.inf)
+        mask = torch.cat([weights.task_scores(x.shape[0]), of_source], 1)
+        return Memory(keys, values, mask[:, None, None, :])
 
     def decode(
         self, target: Tensor, memory: Memory, weights: Weights, cache: Cache | None = None
@@ -272,6 +280,13 @@ class BaseWeights:
 
     def task(self, rows: int) -> tuple[Tensor, Tensor]:
         return self.tokens.expand(rows, -1, -1), self.vector.expand(rows, -1, -1)
+
+    def task_scores(self, rows: int) -> Tensor:
+        return self.tokens.new_zeros(rows, self.tokens.shape[1])
+
+    @property
+    def frozen_layers(self) -> int:
+        return self.model.config.encoder_layers
 
 
 def _key(site: str, part: str) -> str:

@@ -42,6 +42,8 @@ class CachingEncoder:
 
     One at a time, so that a row's bits depend on its source alone: learning after a restart, with an
     empty cache, goes on bit for bit.  About ``4 * tokens * d_model`` bytes a source.
+
+    ``calibrated_layers`` are run on what is kept, or as many as the weights change, if that is more.
     """
 
     def __init__(self, base: Base, *, calibrated_layers: int, capacity: int = 4_096) -> None:
@@ -49,32 +51,33 @@ class CachingEncoder:
         self._frozen = base.config.encoder_layers - calibrated_layers
         model = base.model
         self._bare = BaseWeights(model, model.task_tokens[None], model.task_vector[None, None])
-        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
 
     def encode(self, sources: Sequence[str], weights: Weights) -> Memory:
-        frozen = [self._lower(source) for source in sources]
+        depth = min(self._frozen, weights.frozen_layers)
+        frozen = [self._lower(source, depth) for source in sources]
         longest = max(rows.shape[0] for rows in frozen)
         x = torch.zeros(len(frozen), longest, self._base.config.d_model)
         real = torch.zeros(len(frozen), longest, dtype=torch.bool)
         for at, rows in enumerate(frozen):
             x[at, : rows.shape[0]] = rows
             real[at, : rows.shape[0]] = True
-        layers = range(self._frozen, self._base.config.encoder_layers)
+        layers = range(depth, self._base.config.encoder_layers)
         model = self._base.model
         return model.memorize(model.run_encoder(x, real, weights, layers), real, weights)
 
     @torch.no_grad()
-    def _lower(self, source: str) -> Tensor:
-        """Output ``[S, D]`` of the frozen layers for one source."""
-        kept = self._kept.get(source)
+    def _lower(self, source: str, depth: int) -> Tensor:
+        """Output ``[S, D]`` of the lowest ``depth`` layers for one source."""
+        kept = self._kept.get((source, depth))
         if kept is not None:
-            self._kept.move_to_end(source)
+            self._kept.move_to_end((source, depth))
             return kept
         model = self._base.model
         ids = torch.tensor([[*self._base.vocabulary.encode(source), EOS]])
         real = torch.ones_like(ids, dtype=torch.bool)
-        made = model.run_encoder(model.embed_source(ids), real, self._bare, range(self._frozen))[0]
-        self._kept[source] = made
+        made = model.run_encoder(model.embed_source(ids), real, self._bare, range(depth))[0]
+        self._kept[source, depth] = made
         if len(self._kept) > self._capacity:
             self._kept.popitem(last=False)
         return made

@@ -1,0 +1,54 @@
+"""A larger calibration that computes exactly what the smaller one did.
+
+* higher rank: new rows of ``A`` are drawn, new columns of ``B`` are zero, so ``B A`` stays;
+* more encoder depth: the new sites start as the identity;
+* more task tokens: tokens are split (`task_tokens`).
+
+Outputs agree to rounding (1e-6), those of the int8 payload too: rows keep their scale, as zeros
+and copies do not raise a row's largest number.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from edgeseq_core.errors import ConfigError
+from edgeseq_core.model.calibration import Calibration, CalibrationConfig
+
+
+def grow(calibration: Calibration, shape: CalibrationConfig, *, seed: int) -> Calibration:
+    """A calibration of ``shape``, equal in function; ``seed`` decides the new rows of ``A``.
+
+    Raises ConfigError for a shape that is smaller in any way or deeper than the base.
+    """
+    _check(calibration, shape)
+    table = calibration.table
+    larger = Calibration(
+        calibration.base,
+        table.vocabulary,
+        shape,
+        symbols=table.symbols,
+        rows=calibration.rows,
+        seed=seed,
+    )
+    with torch.no_grad():
+        for name, tensor in calibration.tensors.items():
+            larger.tensors[name][tuple(map(slice, tensor.shape))] = tensor
+        known, token = len(calibration.tensors["token"]), larger.tensors["token"]
+        for at in range(known, len(token)):
+            token[at] = token[larger.splits.origins[at - calibration.base.config.task_tokens]]
+    return larger
+
+
+def _check(calibration: Calibration, shape: CalibrationConfig) -> None:
+    have, layers = calibration.config, calibration.base.config.encoder_layers
+    for name in ("rank", "encoder_layers", "extra_tokens"):
+        if getattr(shape, name) < getattr(have, name):
+            raise ConfigError(
+                f"a calibration only grows: {name} is {getattr(have, name)} and cannot become "
+                f"{getattr(shape, name)}"
+            )
+    if shape.encoder_layers > layers:
+        raise ConfigError(
+            f"the base has {layers} encoder layers, so {shape.encoder_layers} cannot be calibrated"
+        )

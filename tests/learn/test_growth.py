@@ -1,0 +1,83 @@
+"""A learner that grows its calibration in the middle of learning, and goes on as if it had been large."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edgeseq_core.learn.example import Example
+from edgeseq_core.learn.learner import StepReport, TaskLearner
+from edgeseq_core.model.base import Base
+from edgeseq_core.model.calibration import CalibrationConfig
+from edgeseq_core.model.source_encoder import CachingEncoder
+from tests.learn.rig import SMALL, numbered
+
+LARGER = CalibrationConfig(rank=5, encoder_layers=2, extra_tokens=2)
+
+
+def batch(step: int) -> list[Example]:
+    return [
+        Example(f"{n}", "bulk", source, target, "pairs", n, 0, 0.0, 0.0)
+        for n, (source, target) in enumerate(numbered(8 * step, 8 * step + 8))
+    ]
+
+
+def take(learner: TaskLearner, first: int, last: int) -> list[StepReport]:
+    return [learner.step(step, batch(step), [True] * 8, []) for step in range(first, last)]
+
+
+def learner_of(base: Base) -> TaskLearner:
+    encoder = CachingEncoder(base, calibrated_layers=SMALL.encoder_layers)
+    learner = TaskLearner(base, "numbers", SMALL, encoder)
+    take(learner, 1, 6)
+    return learner
+
+
+def test_the_next_pairs_are_scored_as_without_growth(base: Base) -> None:
+    small, large = learner_of(base), learner_of(base)
+    large.grow(LARGER)
+    (before,), (after,) = take(small, 6, 7), take(large, 6, 7)
+    for one, other in zip(before.scores, after.scores, strict=True):
+        assert other.loss == pytest.approx(one.loss, abs=1e-4)
+    assert after.loss == pytest.approx(before.loss, abs=1e-5)
+
+
+def test_moments_are_carried_and_new_parts_start_at_rest(base: Base) -> None:
+    learner = learner_of(base)
+    before = {kind: dict(moments) for kind, moments in learner.optimizer.state().items()}
+    learner.grow(LARGER)
+    for kind, moments in learner.optimizer.state().items():
+        for name, moment in moments.items():
+            assert moment.shape == learner.calibration.tensors[name].shape
+            rest = moment.clone()
+            if name in before[kind]:
+                own = tuple(map(slice, before[kind][name].shape))
+                assert torch.equal(moment[own], before[kind][name])
+                rest[own] = 0
+            assert not rest.any()
+
+
+def test_a_checkpoint_taken_after_growth_goes_on_bit_for_bit(base: Base) -> None:
+    learner = learner_of(base)
+    learner.grow(LARGER)
+    resumed = TaskLearner.from_checkpoint(
+        learner.to_checkpoint(), base, "numbers", SMALL, learner.encoder
+    )
+    assert resumed.payload() == learner.payload()
+    take(learner, 6, 10)
+    take(resumed, 6, 10)
+    assert resumed.to_checkpoint() == learner.to_checkpoint()
+
+
+def test_all_that_grew_learns(base: Base) -> None:
+    learner = learner_of(base)
+    learner.grow(LARGER)
+    grown = {n: t.detach().clone() for n, t in learner.calibration.tensors.items()}
+    take(learner, 6, 12)
+    for name, tensor in learner.calibration.tensors.items():
+        moved = (tensor.detach()[: len(grown[name])] != grown[name]).flatten()
+        assert moved.any(), name
+    tokens = learner.calibration.tensors["token"].detach()
+    known = base.config.task_tokens
+    for copy, origin in enumerate(learner.calibration.splits.origins, known):
+        assert not torch.allclose(tokens[copy], tokens[origin], atol=1e-4)  # they learn apart
