@@ -392,6 +392,7 @@ class LearnerLoop:
                 payload=payload,
                 expected_champion=task.champion.snapshot_id,
                 journal=json.dumps(line, separators=(",", ":")),
+                reference=report.reference_id,
             )
         )
         task.offered_at = self._clock.monotonic()
