@@ -46,6 +46,11 @@ def test_a_sound_history_passes(bench: Bench) -> None:
     bench.ask("dates", "r1")
     first = bench.registry.status("dates").champion
     assert first is not None
+    for action in ("pin", "unpin"):  # what a person pinned is kept for the way back
+        line = {"kind": "pin", "action": action, "snapshot_id": first}
+        bench.registry.pin(
+            "dates", action == "pin", now_ms=bench.clock.wall_ms(), journal=json.dumps(line)
+        )
     teach(bench, 30, 50)
     bench.learn()
     bench.start_consumer()
