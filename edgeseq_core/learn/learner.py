@@ -111,8 +111,9 @@ class TaskLearner:
         self.optimizer.leaves(self.calibration.tensors)
         target = pad([[BOS, *self.calibration.table.encode(e.target), EOS] for e in batch])
         weights = MergedWeights(self.calibration)
-        memory = self.encoder.encode([e.source for e in batch], weights)
-        logits = weights.logits(self.base.model.decode(target[:, :-1], memory, weights))
+        tables = [self.calibration.table] * len(batch)
+        memory = self.encoder.encode([e.source for e in batch], tables, weights)
+        logits = self.base.model.scores(target[:, :-1], memory, weights)
         with torch.no_grad():
             scores = teacher_forced(logits[: len(fresh)], target[: len(fresh), 1:]) if fresh else []
         drift = self._score(fresh, scores)

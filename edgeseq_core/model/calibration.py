@@ -34,8 +34,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from edgeseq_core.errors import SnapshotError
 from edgeseq_core.model.config import ModelConfig
-from edgeseq_core.model.edgeformer import EdgeFormer, Site, sites
+from edgeseq_core.model.edgeformer import EdgeFormer
 from edgeseq_core.model.quantize import dequantize_rows, quantize_rows
+from edgeseq_core.model.sites import Site, sites
 from edgeseq_core.model.task_tokens import split
 from edgeseq_core.text.vocabulary import EOS, FIRST_BYTE, SymbolTable, Vocabulary
 
@@ -89,7 +90,7 @@ class Calibration:
 
     def _identity(self, seed: int) -> dict[str, Tensor]:
         draw = torch.Generator().manual_seed(seed)
-        d, heads = self.base.config.d_model, self.base.config.heads
+        d = self.base.config.d_model
         out = {
             "token": self._first_tokens(),
             "vector": self.base.task_vector.detach().clone(),
@@ -98,19 +99,12 @@ class Calibration:
             "other_bias": torch.zeros(1),
         }
         for site in self.sites:
-            for part in site.parts:
-                rows, columns = site.shape(part, d)
+            for part, (rows, columns) in site.shapes.items():
                 a = torch.randn(self.config.rank, columns, generator=draw) * columns**-0.5
                 out[f"{site.name}.{part}.a"] = a
                 out[f"{site.name}.{part}.b"] = torch.zeros(rows, self.config.rank)
-            if site.kind == "attention":
-                out[f"{site.name}.logit"] = torch.zeros(heads)
-                out[f"{site.name}.key"] = torch.zeros(d)
-                out[f"{site.name}.value"] = torch.zeros(d)
-            else:
-                out[f"{site.name}.hidden"] = torch.zeros(site.hidden)
-            out[f"{site.name}.scale"] = torch.zeros(d)
-            out[f"{site.name}.shift"] = torch.zeros(d)
+            for name, width in factor_widths(site, self.base.config).items():
+                out[f"{site.name}.{name}"] = torch.zeros(width)
         return out
 
     def _first_tokens(self) -> Tensor:
@@ -242,7 +236,18 @@ FACTORS: Mapping[str, tuple[str | None, str | None, str | None]] = {
     "o": ("scale", "shift", None),
     "up": (None, None, None),
     "down": ("scale", "shift", "hidden"),
+    "gate": (None, "gate", None),
 }
+
+
+def factor_widths(site: Site, config: ModelConfig) -> dict[str, int]:
+    """How many numbers each factor of a site has."""
+    d, kv = config.d_model, config.kv_width
+    if site.kind == "attention":
+        return {"logit": config.heads, "key": kv, "value": kv, "scale": d, "shift": d}
+    if site.kind == "ffn":
+        return {"hidden": site.shapes["up"][0], "scale": d, "shift": d}
+    return {"logit": 1, "key": config.head_width, "gate": 1}
 
 
 class MergedWeights:
@@ -278,9 +283,7 @@ class MergedWeights:
         if scale:
             factor = 1 + own[f"{site.name}.{scale}"]
             if part == "q":
-                factor = factor.repeat_interleave(
-                    self.base.config.d_model // self.base.config.heads
-                )
+                factor = factor.repeat_interleave(self.base.config.head_width)
             weight, bias = weight * factor[:, None], bias * factor
         if shift:
             bias = bias + own[f"{site.name}.{shift}"]
@@ -375,9 +378,7 @@ class GatheredWeights:
                 for name in (scale, shift, hidden)
             ]
             if part == "q" and factors[0] is not None:
-                factors[0] = factors[0].repeat_interleave(
-                    self.base.config.d_model // self.base.config.heads, -1
-                )
+                factors[0] = factors[0].repeat_interleave(self.base.config.head_width, -1)
             found = [a.transpose(1, 2).contiguous(), b.transpose(1, 2).contiguous(), *factors]
             self._part[site, part] = found
         return found

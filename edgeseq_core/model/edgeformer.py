@@ -1,121 +1,80 @@
 """EdgeFormer: a deep encoder and a shallow interleaved decoder that share their matrices in cycles.
 
 Source: EdgeFormer (arXiv 2202.07959, section 3) for cyclic sharing, the interleaved decoder that borrows
-the encoder's attention, and Bias-LA.  Here pre-norm with RMSNorm, rotary positions on half of each
-head (self- and cross-attention, so that monotonic alignment is easy and longer inputs work), and a
-task-agnostic encoder: task tokens are appended to the encoder's output, and a task vector is added to
-the decoder's input.
+the encoder's attention, and layer adaptation.  Here the encoder is task-agnostic: task tokens are
+appended to its output, and a task vector is added to the decoder's input.
+
+The config picks the parts: `positions`, `mixer` (how tokens see each other), `adaptation` (what layers
+that share matrices have of their own), `norms`, `output` (vocabulary alone, or with a copy path).
+Whatever mixes tokens inside encoder and decoder, the decoder reads the source by softmax attention:
+a state of fixed size cannot copy (arXiv 2402.01032).
 
 The network asks a `Weights` for each projection, so that the same code runs the bare base, a base
 merged with one task's calibration (training) and rows of many tasks in one batch (serving).
 
-Shapes: B rows, S source tokens, K task tokens, T target tokens, H heads, D = d_model.
+Shapes: B rows, S source tokens, K task tokens, T target tokens, H heads, G heads of keys and values,
+C = width of a head, D = d_model.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeseq_core.model.adaptation import (
+    AdapterAdaptation,
+    BiasAdaptation,
+    PrefixAdaptation,
+)
 from edgeseq_core.model.config import ModelConfig
+from edgeseq_core.model.mixer import Retention, SoftmaxAttention, State, TokenMixer
+from edgeseq_core.model.norms import PostNorm, PreNorm
+from edgeseq_core.model.output import Copyable, CopyOutput, Output, VocabularyOutput
+from edgeseq_core.model.positions import LinearBias, Positions, Rotary
+from edgeseq_core.model.sites import Site, Weights, sites
 from edgeseq_core.text.vocabulary import PAD
 
-ATTENTION_PARTS = ("q", "k", "v", "o")
-FFN_PARTS = ("up", "down")
-
-
-@dataclass(frozen=True)
-class Site:
-    """One use of a shared group of matrices: an attention or an FFN at its place in the network."""
-
-    name: str
-    kind: str  # "attention" or "ffn"
-    group: str  # which matrices it borrows
-    hidden: int  # FFN width, 0 for attention
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return ATTENTION_PARTS if self.kind == "attention" else FFN_PARTS
-
-    def shape(self, part: str, d_model: int) -> tuple[int, int]:
-        """[out, in] of a part's matrix."""
-        if part == "up":
-            return self.hidden, d_model
-        if part == "down":
-            return d_model, self.hidden
-        return d_model, d_model
-
-
-def sites(config: ModelConfig) -> list[Site]:
-    """Every site in the order in which a pair flows through them."""
-    out: list[Site] = []
-    for layer in range(config.encoder_layers):
-        attention, ffn = layer % config.attention_groups, layer % config.ffn_groups
-        out.append(Site(f"encoder.{layer}.self", "attention", f"attention{attention}", 0))
-        out.append(Site(f"encoder.{layer}.ffn", "ffn", f"ffn{ffn}", config.encoder_ffn))
-    for layer in range(config.decoder_layers):
-        name, small = f"decoder.{layer}", f"small{layer}"
-        out.append(Site(f"{name}.self", "attention", f"attention{2 * layer}", 0))
-        out.append(Site(f"{name}.ffn1", "ffn", small, config.decoder_ffn))
-        out.append(Site(f"{name}.cross", "attention", f"attention{2 * layer + 1}", 0))
-        out.append(Site(f"{name}.ffn2", "ffn", small, config.decoder_ffn))
-    return out
-
-
-class Weights(Protocol):
-    """What the network needs to know of a task; implemented in `calibration` and `BaseWeights`."""
-
-    def project(self, x: Tensor, site: str, part: str) -> Tensor:
-        """One projection, ``[B, N, in] -> [B, N, out]``."""
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Embeddings of target tokens, ``[B, T] -> [B, T, D]``, unscaled."""
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of all symbols, ``[B, T, D] -> [B, T, V + own]``."""
-
-    def task(self, rows: int) -> tuple[Tensor, Tensor]:
-        """Task tokens ``[B, K, D]`` and task vector ``[B, 1, D]``."""
-
-    def task_scores(self, rows: int) -> Tensor:
-        """What is added to the attention scores of task tokens, ``[B, K]``; -inf where there is none."""
-
-    @property
-    def frozen_layers(self) -> int:
-        """How many of the lowest encoder layers are the base's own."""
+POSITIONS: Mapping[str, type[Rotary | LinearBias]] = {"rotary": Rotary, "linear": LinearBias}
+NORMS: Mapping[str, type[PreNorm | PostNorm]] = {"pre-rms": PreNorm, "post-layer": PostNorm}
+OUTPUTS: Mapping[str, type[VocabularyOutput | CopyOutput]] = {
+    "vocabulary": VocabularyOutput,
+    "copy": CopyOutput,
+}
 
 
 @dataclass
 class Memory:
     """What the decoder reads of a source: cross keys and values per layer, and how much each counts."""
 
-    keys: list[Tensor]  # [B, H, K + S, D/H]
+    keys: list[Tensor]  # [B, G, K + S, C]
     values: list[Tensor]
     mask: Tensor  # [B, 1, 1, K + S], added to attention scores; -inf where nothing is attended
+    unplaced: int  # K: task tokens have no place in the source
+    copyable: Copyable | None
 
     def select(self, rows: Tensor) -> Memory:
         """The memory of ``rows [N]``, which may repeat."""
         keys, values = [k[rows] for k in self.keys], [v[rows] for v in self.values]
-        return Memory(keys, values, self.mask[rows])
+        copyable = self.copyable.select(rows) if self.copyable else None
+        return Memory(keys, values, self.mask[rows], self.unplaced, copyable)
 
 
 @dataclass
 class Cache:
-    """Self-attention keys and values of the tokens decoded so far, per decoder layer."""
+    """What the decoder's mixers remember of the tokens decoded so far, per layer."""
 
-    keys: list[Tensor]  # [B, H, max_tokens, D/H]
-    values: list[Tensor]
+    states: list[State]
     length: int = 0
 
     def select(self, rows: Tensor) -> None:
         """Let each row go on from what ``rows [B]`` names."""
-        for kept in (*self.keys, *self.values):
-            kept[:, :, : self.length] = kept[rows, :, : self.length]
+        for state in self.states:
+            state.select(rows)
 
 
 class EdgeFormer(nn.Module):
@@ -126,35 +85,47 @@ class EdgeFormer(nn.Module):
         self.config = config
         d = config.d_model
         self.sites = {site.name: site for site in sites(config)}
+        self.positions = POSITIONS[config.positions](config)
+        self.adaptation = _adaptation(config, self.sites.values(), self.positions)
         self.matrices = nn.ParameterDict()
         self.biases = nn.ParameterDict()
         for site in self.sites.values():
-            for part in site.parts:
-                rows, columns = site.shape(part, d)
-                name = f"{site.group}_{part}"
+            for part, (rows, columns) in site.shapes.items():
+                name, bias = f"{site.group}_{part}", _key(self.adaptation.owner(site), part)
                 if name not in self.matrices:
                     self.matrices[name] = nn.Parameter(torch.randn(rows, columns) * columns**-0.5)
-                self.biases[_key(site.name, part)] = nn.Parameter(torch.zeros(rows))
-        self.norms = nn.ParameterDict(
-            {_key(name, "norm"): nn.Parameter(torch.ones(d)) for name in _norm_names(config)}
-        )
+                if bias not in self.biases:
+                    self.biases[bias] = nn.Parameter(torch.zeros(rows))
+        self.norms = NORMS[config.norm](config)
         self.embedding = nn.Parameter(torch.randn(config.vocabulary_size, d) * d**-0.5)
         self.vocabulary_bias = nn.Parameter(torch.zeros(config.vocabulary_size))
         self.task_tokens = nn.Parameter(torch.randn(config.task_tokens, d) * 0.02)
         self.task_vector = nn.Parameter(torch.zeros(d))
-        cosine, sine = _rotary(config)
-        self.register_buffer("cosine", cosine, persistent=False)
-        self.register_buffer("sine", sine, persistent=False)
-        self.cosine: Tensor
-        self.sine: Tensor
+        self._assemble()
+
+    def _assemble(self) -> None:
+        """Put the parts that have no parameters of their own where they work."""
+        config = self.config
+        self.cross = SoftmaxAttention(config, self.positions)
+        mixers: dict[str, TokenMixer] = {"attention": self.cross, "retention": Retention(config)}
+        self.encoder_mixers = [
+            self.adaptation.mixer(mixers[config.encoder_mixer], f"encoder.{layer}.self")
+            for layer in range(config.encoder_layers)
+        ]
+        self.decoder_mixer = mixers[config.decoder_mixer]
+        self.output: Output = OUTPUTS[config.output](config)
+        self._decoder_feed = self._feed if config.decoder_ffn else _pass
 
     # --- a pair's way -------------------------------------------------------------------------
 
-    def encode(self, source: Tensor, weights: Weights) -> Memory:
-        """Read sources ``[B, S]`` (padded with PAD) once; the result serves every decoding step."""
+    def encode(self, source: Tensor, weights: Weights, symbols: Tensor | None = None) -> Memory:
+        """Read sources ``[B, S]`` (padded with PAD) once; the result serves every decoding step.
+
+        ``symbols [B, S]`` are the target symbols that the tokens stand for, by default the tokens.
+        """
         real, layers = source != PAD, range(self.config.encoder_layers)
         x = self.run_encoder(self.embed_source(source), real, weights, layers)
-        return self.memorize(x, real, weights)
+        return self.memorize(x, real, weights, source if symbols is None else symbols)
 
     def embed_source(self, source: Tensor) -> Tensor:
         """What the first encoder layer reads, ``[B, S] -> [B, S, D]``."""
@@ -162,32 +133,30 @@ class EdgeFormer(nn.Module):
 
     def run_encoder(self, x: Tensor, real: Tensor, weights: Weights, layers: range) -> Tensor:
         """Some encoder layers, ``[B, S, D] -> [B, S, D]``; ``real [B, S]`` is False at padding."""
-        mask = real[:, None, None, :]
         for layer in layers:
-            name = f"encoder.{layer}"
-            normed = self._norm(x, f"{name}.self")
-            q, k, v = (self._heads(weights.project(normed, f"{name}.self", p)) for p in "qkv")
-            q, k = self._rotate(q, 0), self._rotate(k, 0)
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-            x = x + weights.project(_merge(attended), f"{name}.self", "o")
-            x = x + self._ffn(self._norm(x, f"{name}.ffn"), f"{name}.ffn", weights)
+            site = f"encoder.{layer}.self"
+            q, k, v = self._qkv(self.norms.before(x, site), site, weights)
+            mixed = self.encoder_mixers[layer].both_ways(q, k, v, real)
+            x = self.norms.after(x, weights.project(_merge(mixed), site, "o"), site)
+            x = self._feed(x, f"encoder.{layer}.ffn", f"encoder.{layer}.ffn", weights)
         return x
 
-    def memorize(self, x: Tensor, real: Tensor, weights: Weights) -> Memory:
-        """Cross keys and values of the last encoder layer's output ``[B, S, D]`` and of the task tokens."""
-        x = self._norm(x, "encoder.out")
+    def memorize(self, x: Tensor, real: Tensor, weights: Weights, symbols: Tensor) -> Memory:
+        """What the decoder reads of the last encoder layer's output ``[B, S, D]``, and the task tokens."""
+        x = self.norms.last(x, "encoder.out")
         tokens, _ = weights.task(x.shape[0])
         keys, values = [], []
         for layer in range(self.config.decoder_layers):
             site = f"decoder.{layer}.cross"
-            # Task tokens have no place in the source, so only the source's keys are rotated.
-            of_source = self._rotate(self._heads(weights.project(x, site, "k")), 0)
+            # Task tokens have no place in the source, so only the source's keys are turned.
+            of_source = self.positions.turn(self._heads(weights.project(x, site, "k")), 0)
             of_task = self._heads(weights.project(tokens, site, "k"))
             keys.append(torch.cat([of_task, of_source], 2))
             values.append(self._heads(weights.project(torch.cat([tokens, x], 1), site, "v")))
-        of_source = torch.zeros_like(x[..., 0]).masked_fill(~real, -torch.inf)
-        mask = torch.cat([weights.task_scores(x.shape[0]), of_source], 1)
-        return Memory(keys, values, mask[:, None, None, :])
+        of_padding = torch.zeros_like(x[..., 0]).masked_fill(~real, -torch.inf)
+        mask = torch.cat([weights.task_scores(x.shape[0]), of_padding], 1)[:, None, None, :]
+        copyable = self.output.read(x, real, symbols, weights)
+        return Memory(keys, values, mask, tokens.shape[1], copyable)
 
     def decode(
         self, target: Tensor, memory: Memory, weights: Weights, cache: Cache | None = None
@@ -197,70 +166,65 @@ class EdgeFormer(nn.Module):
         _, vector = weights.task(target.shape[0])
         x = weights.embed(target) * math.sqrt(self.config.d_model) + vector
         for layer in range(self.config.decoder_layers):
-            name = f"decoder.{layer}"
-            normed = self._norm(x, f"{name}.self")
-            q, k, v = (self._heads(weights.project(normed, f"{name}.self", p)) for p in "qkv")
-            q, k = self._rotate(q, start), self._rotate(k, start)
-            if cache:
-                end = start + target.shape[1]
-                cache.keys[layer][:, :, start:end] = k
-                cache.values[layer][:, :, start:end] = v
-                k, v = cache.keys[layer][:, :, :end], cache.values[layer][:, :, :end]
-            attended = F.scaled_dot_product_attention(q, k, v, is_causal=target.shape[1] > 1)
-            x = x + weights.project(_merge(attended), f"{name}.self", "o")
-            x = x + self._ffn(self._norm(x, f"{name}.ffn"), f"{name}.ffn1", weights)
-            normed = self._norm(x, f"{name}.cross")
-            q = self._rotate(self._heads(weights.project(normed, f"{name}.cross", "q")), start)
-            attended = F.scaled_dot_product_attention(
-                q, memory.keys[layer], memory.values[layer], attn_mask=memory.mask
-            )
-            x = x + weights.project(_merge(attended), f"{name}.cross", "o")
+            name, site = f"decoder.{layer}", f"decoder.{layer}.self"
+            q, k, v = self._qkv(self.norms.before(x, site), site, weights)
+            mixed = self.decoder_mixer.onward(q, k, v, cache.states[layer] if cache else None)
+            x = self.norms.after(x, weights.project(_merge(mixed), site, "o"), site)
+            x = self._decoder_feed(x, f"{name}.ffn", f"{name}.ffn1", weights)
+            site = f"{name}.cross"
+            q = self._heads(weights.project(self.norms.before(x, site), site, "q"))
+            k, v = memory.keys[layer], memory.values[layer]
+            mixed = self.cross.attend(q, k, v, memory.mask, start=start, unplaced=memory.unplaced)
+            x = self.norms.after(x, weights.project(_merge(mixed), site, "o"), site)
             # The same small FFN and the same norm again (EdgeFormer's public code).
-            x = x + self._ffn(self._norm(x, f"{name}.ffn"), f"{name}.ffn2", weights)
+            x = self._decoder_feed(x, f"{name}.ffn", f"{name}.ffn2", weights)
         if cache:
             cache.length = start + target.shape[1]
-        return self._norm(x, "decoder.out")
+        return self.norms.last(x, "decoder.out")
 
-    def forward(self, source: Tensor, target: Tensor, weights: Weights) -> Tensor:
+    def scores(
+        self, target: Tensor, memory: Memory, weights: Weights, cache: Cache | None = None
+    ) -> Tensor:
+        """Scores ``[B, T, V + own]`` of each next token; their log-softmax is log-probabilities."""
+        start = cache.length if cache else 0
+        hidden = self.decode(target, memory, weights, cache)
+        return self.output.scores(hidden, memory.copyable, weights, start)
+
+    def forward(
+        self, source: Tensor, target: Tensor, weights: Weights, symbols: Tensor | None = None
+    ) -> Tensor:
         """Teacher-forced scores ``[B, T, V + own]`` of each next token, from ``[B, S]`` and ``[B, T]``."""
-        return weights.logits(self.decode(target, self.encode(source, weights), weights))
+        return self.scores(target, self.encode(source, weights, symbols), weights)
 
     def new_cache(self, rows: int, max_tokens: int) -> Cache:
         """An empty cache for ``rows`` rows of at most ``max_tokens`` tokens."""
-        c = self.config
-        shape = (rows, c.heads, max_tokens, c.d_model // c.heads)
-        blank = [torch.empty(shape) for _ in range(2 * c.decoder_layers)]
-        return Cache(blank[::2], blank[1::2])
+        mixer, layers = self.decoder_mixer, range(self.config.decoder_layers)
+        return Cache([mixer.new_state(rows, max_tokens, self.embedding) for _ in layers])
 
     # --- parts -----------------------------------------------------------------------------------
 
-    def matrix(self, site: str, part: str) -> nn.Parameter:
-        """The shared matrix ``[out, in]`` that a site uses for a part."""
-        matrix: nn.Parameter = self.matrices[f"{self.sites[site].group}_{part}"]
-        return matrix
+    def matrix(self, site: str, part: str) -> Tensor:
+        """The matrix ``[out, in]`` that a site uses for a part: shared, and adapted to the site."""
+        shared = self.matrices[f"{self.sites[site].group}_{part}"]
+        return self.adaptation.matrix(shared, site, part)
 
-    def bias(self, site: str, part: str) -> nn.Parameter:
-        """The private bias ``[out]`` of a site's part."""
-        bias: nn.Parameter = self.biases[_key(site, part)]
+    def bias(self, site: str, part: str) -> Tensor:
+        """The bias ``[out]`` of a site's part."""
+        bias: Tensor = self.biases[_key(self.adaptation.owner(self.sites[site]), part)]
         return bias
 
-    def _ffn(self, x: Tensor, site: str, weights: Weights) -> Tensor:
-        return weights.project(torch.relu(weights.project(x, site, "up")), site, "down")
+    def _qkv(self, x: Tensor, site: str, weights: Weights) -> tuple[Tensor, ...]:
+        return tuple(self._heads(weights.project(x, site, part)) for part in "qkv")
 
-    def _norm(self, x: Tensor, name: str) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.norms[_key(name, "norm")], eps=1e-6)
+    def _feed(self, x: Tensor, norm: str, site: str, weights: Weights) -> Tensor:
+        """An FFN sub-layer with its residual connection."""
+        hidden = torch.relu(weights.project(self.norms.before(x, norm), site, "up"))
+        return self.norms.after(x, weights.project(hidden, site, "down"), norm)
 
     def _heads(self, x: Tensor) -> Tensor:
         rows, length, width = x.shape
-        return x.view(rows, length, self.config.heads, width // self.config.heads).transpose(1, 2)
-
-    def _rotate(self, x: Tensor, start: int) -> Tensor:
-        """Rotary positions on the first half of each head, ``[B, H, N, D/H]``."""
-        cosine = self.cosine[start : start + x.shape[2]]
-        sine = self.sine[start : start + x.shape[2]]
-        turned, kept = x.chunk(2, -1)
-        a, b = turned.chunk(2, -1)
-        return torch.cat([a * cosine - b * sine, a * sine + b * cosine, kept], -1)
+        c = self.config.head_width
+        return x.view(rows, length, width // c, c).transpose(1, 2)
 
 
 class BaseWeights:
@@ -293,19 +257,20 @@ def _key(site: str, part: str) -> str:
     return f"{site}.{part}".replace(".", "_")  # ParameterDict keys may hold no dot
 
 
-def _norm_names(config: ModelConfig) -> list[str]:
-    names = [f"encoder.{i}.{s}" for i in range(config.encoder_layers) for s in ("self", "ffn")]
-    for i in range(config.decoder_layers):
-        names += [f"decoder.{i}.self", f"decoder.{i}.ffn", f"decoder.{i}.cross"]
-    return [*names, "encoder.out", "decoder.out"]
+def _adaptation(
+    config: ModelConfig, sites: Iterable[Site], positions: Positions
+) -> BiasAdaptation | AdapterAdaptation | PrefixAdaptation:
+    if config.adaptation == "adapter":
+        return AdapterAdaptation(config, sites)
+    if config.adaptation == "prefix":
+        return PrefixAdaptation(config, sites, positions)
+    return BiasAdaptation()
+
+
+def _pass(x: Tensor, _norm: str, _site: str, _weights: Weights) -> Tensor:
+    """In place of a sub-layer that is not there."""
+    return x
 
 
 def _merge(heads: Tensor) -> Tensor:
     return heads.transpose(1, 2).flatten(2)
-
-
-def _rotary(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    pairs = config.d_model // config.heads // 4
-    frequency = 10_000.0 ** (-torch.arange(pairs) / pairs)
-    angle = torch.arange(config.max_tokens + 1)[:, None] * frequency
-    return angle.cos(), angle.sin()

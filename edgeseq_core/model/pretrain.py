@@ -97,8 +97,8 @@ def pretrain(
     for step in range(1, settings.steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * _schedule(step, settings)
-        source, target, index = next(batches)
-        logits = model(source, target[:, :-1], starts.weights(model, index))
+        source, symbols, target, index = next(batches)
+        logits = model(source, target[:, :-1], starts.weights(model, index), symbols)
         loss = F.cross_entropy(
             logits.flatten(0, 1),
             target[:, 1:].flatten(),
@@ -190,30 +190,43 @@ def _batches(
     vocabulary: Vocabulary,
     settings: PretrainSettings,
     rng: random.Random,
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Mixed-task batches of about equal lengths: a pool is drawn, sorted by length, cut, shuffled."""
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Sources, the symbols that they stand for, targets and tasks, in batches of about equal lengths.
+
+    A pool is drawn, sorted by length, cut, shuffled.
+    """
     shares = [len(train[name]) ** settings.size_exponent for name in names]
     while True:
         pool = []
         for task in rng.choices(range(len(names)), shares, k=16 * settings.batch):
             source, target = rng.choice(train[names[task]])
             spelt = rng.random() < settings.byte_dropout
-            ids = _spell(source, vocabulary, rng) if spelt else vocabulary.encode(source)
-            pool.append(([*ids, EOS], [BOS, *vocabulary.encode(target), EOS], task))
-        pool.sort(key=lambda row: (len(row[0]) + len(row[1]), len(row[0])))
+            known = vocabulary.encode(source)
+            ids, stands_for = _spell(source, vocabulary, rng) if spelt else (known, known)
+            wanted = [BOS, *vocabulary.encode(target), EOS]
+            pool.append(([*ids, EOS], [*stands_for, EOS], wanted, task))
+        pool.sort(key=lambda row: (len(row[0]) + len(row[2]), len(row[0])))
         cuts = list(range(0, len(pool), settings.batch))
         rng.shuffle(cuts)
         for at in cuts:
-            sources, targets, tasks = zip(*pool[at : at + settings.batch], strict=True)
-            yield pad(sources), pad(targets), torch.tensor(tasks)
+            sources, symbols, targets, tasks = zip(*pool[at : at + settings.batch], strict=True)
+            yield pad(sources), pad(symbols), pad(targets), torch.tensor(tasks)
 
 
-def _spell(text: str, vocabulary: Vocabulary, rng: random.Random) -> list[int]:
-    """Ids of a text with about a third of its characters as bytes, so that byte rows are trained."""
+def _spell(text: str, vocabulary: Vocabulary, rng: random.Random) -> tuple[list[int], list[int]]:
+    """Ids of a text with about a third of its characters as bytes, so that byte rows are trained.
+
+    Beside them the symbol that each stands for: a spelt character can be copied as the character.
+    """
     ids: list[int] = []
+    symbols: list[int] = []
     for character in text:
+        known = vocabulary.encode(character)
         if rng.random() < 1 / 3:
-            ids.extend(FIRST_BYTE + byte for byte in character.encode())
+            spelt = [FIRST_BYTE + byte for byte in character.encode()]
+            ids.extend(spelt)
+            symbols.extend(known * len(spelt) if len(known) == 1 else known)
         else:
-            ids.extend(vocabulary.encode(character))
-    return ids
+            ids.extend(known)
+            symbols.extend(known)
+    return ids, symbols

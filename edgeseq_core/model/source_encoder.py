@@ -14,27 +14,34 @@ import torch
 from torch import Tensor
 
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.batch import pad
-from edgeseq_core.model.edgeformer import BaseWeights, Memory, Weights
-from edgeseq_core.text.vocabulary import EOS
+from edgeseq_core.model.edgeformer import BaseWeights, Memory
+from edgeseq_core.model.front import TextFront
+from edgeseq_core.model.sites import Weights
+from edgeseq_core.text.vocabulary import SymbolTable
 
 
 class SourceEncoder(Protocol):
     """Turns source texts into what the decoder reads."""
 
-    def encode(self, sources: Sequence[str], weights: Weights) -> Memory:
-        """The memory of a batch of sources."""
+    def encode(
+        self, sources: Sequence[str], tables: Sequence[SymbolTable], weights: Weights
+    ) -> Memory:
+        """The memory of a batch of sources, each with its task's symbols (for the copy path)."""
 
 
 class BatchEncoder:
     """All layers for all rows at once."""
 
     def __init__(self, base: Base) -> None:
-        self._base = base
+        self._base, self._front = base, TextFront(base.model, base.vocabulary)
 
-    def encode(self, sources: Sequence[str], weights: Weights) -> Memory:
-        rows = pad([[*self._base.vocabulary.encode(source), EOS] for source in sources])
-        return self._base.model.encode(rows, weights)
+    def encode(
+        self, sources: Sequence[str], tables: Sequence[SymbolTable], weights: Weights
+    ) -> Memory:
+        model, layers = self._base.model, range(self._base.config.encoder_layers)
+        x, real = self._front.read(sources)
+        x = model.run_encoder(x, real, weights, layers)
+        return model.memorize(x, real, weights, model.output.symbols(sources, tables))
 
 
 class CachingEncoder:
@@ -48,12 +55,15 @@ class CachingEncoder:
 
     def __init__(self, base: Base, *, calibrated_layers: int, capacity: int = 4_096) -> None:
         self._base, self._capacity = base, capacity
+        self._front = TextFront(base.model, base.vocabulary)
         self._frozen = base.config.encoder_layers - calibrated_layers
         model = base.model
         self._bare = BaseWeights(model, model.task_tokens[None], model.task_vector[None, None])
         self._kept: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
 
-    def encode(self, sources: Sequence[str], weights: Weights) -> Memory:
+    def encode(
+        self, sources: Sequence[str], tables: Sequence[SymbolTable], weights: Weights
+    ) -> Memory:
         depth = min(self._frozen, weights.frozen_layers)
         frozen = [self._lower(source, depth) for source in sources]
         longest = max(rows.shape[0] for rows in frozen)
@@ -64,7 +74,8 @@ class CachingEncoder:
             real[at, : rows.shape[0]] = True
         layers = range(depth, self._base.config.encoder_layers)
         model = self._base.model
-        return model.memorize(model.run_encoder(x, real, weights, layers), real, weights)
+        read = model.run_encoder(x, real, weights, layers)
+        return model.memorize(read, real, weights, model.output.symbols(sources, tables))
 
     @torch.no_grad()
     def _lower(self, source: str, depth: int) -> Tensor:
@@ -73,10 +84,8 @@ class CachingEncoder:
         if kept is not None:
             self._kept.move_to_end((source, depth))
             return kept
-        model = self._base.model
-        ids = torch.tensor([[*self._base.vocabulary.encode(source), EOS]])
-        real = torch.ones_like(ids, dtype=torch.bool)
-        made = model.run_encoder(model.embed_source(ids), real, self._bare, range(depth))[0]
+        x, real = self._front.read([source])
+        made = self._base.model.run_encoder(x, real, self._bare, range(depth))[0]
         self._kept[source, depth] = made
         if len(self._kept) > self._capacity:
             self._kept.popitem(last=False)

@@ -14,8 +14,8 @@ from edgeseq_core.engine import Answer, Generation, Limits, PairRow, Score, Sour
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import Calibration, GatheredWeights, MergedWeights
-from edgeseq_core.model.edgeformer import Weights
 from edgeseq_core.model.search import Found, Hypothesis, search
+from edgeseq_core.model.sites import Weights
 from edgeseq_core.model.source_encoder import BatchEncoder, SourceEncoder
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
 
@@ -65,7 +65,8 @@ class TorchEngine:
         served = [self._bank[row.task] for row in rows]
         widths = [row.n_best for row in rows]
         weights = self._weights(served)
-        memory = self._encoder.encode([row.source for row in rows], weights)
+        tables = [one.calibration.table for one in served]
+        memory = self._encoder.encode([row.source for row in rows], tables, weights)
         places = [at for at, width in enumerate(widths) for _ in range(width)]  # the row of each
         if len(places) > len(rows):
             weights = self._weights([served[at] for at in places])
@@ -78,8 +79,7 @@ class TorchEngine:
         def step(token: Tensor, parents: Tensor | None) -> Tensor:
             if parents is not None:
                 cache.select(parents)
-            hidden = model.decode(token, memory, weights, cache)
-            scores = log_probabilities(weights, hidden)[:, 0]
+            scores = model.scores(token, memory, weights, cache)[:, 0].log_softmax(-1)
             return scores if outside is None else scores + outside
 
         found = search(step, widths, bounds)
@@ -95,9 +95,10 @@ class TorchEngine:
                 for one, row in zip(served, rows, strict=True)
             ]
         )
-        memory = self._encoder.encode([row.source for row in rows], weights)
-        hidden = self._base.model.decode(target[:, :-1], memory, weights)
-        return teacher_forced(weights.logits(hidden), target[:, 1:])
+        tables = [one.calibration.table for one in served]
+        memory = self._encoder.encode([row.source for row in rows], tables, weights)
+        scores = self._base.model.scores(target[:, :-1], memory, weights)
+        return teacher_forced(scores, target[:, 1:])
 
     def _weights(self, served: Sequence[_Served]) -> Weights:
         """One task's folded matrices, or the rows of several tasks gathered."""
@@ -108,11 +109,6 @@ class TorchEngine:
         index = torch.tensor([order.index(id(one)) for one in served])
         calibrations = [one.calibration for one in distinct.values()]
         return GatheredWeights(self._base.model, calibrations, index)
-
-
-def log_probabilities(weights: Weights, hidden: Tensor) -> Tensor:
-    """Of each next token, ``[B, T, D] -> [B, T, V + own]``."""
-    return weights.logits(hidden).log_softmax(-1)
 
 
 def _outside(places: Sequence[tuple[Calibration, bool]]) -> Tensor | None:

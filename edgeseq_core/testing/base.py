@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,18 +15,22 @@ from edgeseq_core.model.edgeformer import EdgeFormer
 from edgeseq_core.text.vocabulary import Vocabulary
 
 
-def write_tiny_base(path: Path, *, seed: int = 0) -> Path:
-    """Write a base of about 100 k random numbers over ASCII and a few accented letters."""
+def write_tiny_base(path: Path, *, seed: int = 0, **shape: Any) -> Path:
+    """Write a base of about 100 k random numbers over ASCII and a few accented letters.
+
+    ``shape`` changes fields of its `ModelConfig`.
+    """
     vocabulary = Vocabulary(string.printable[:95] + "äöüßéñ")
-    config = ModelConfig(
-        vocabulary_size=len(vocabulary),
-        d_model=32,
-        heads=2,
-        encoder_layers=3,
-        encoder_ffn=64,
-        decoder_ffn=16,
-        max_tokens=64,
-    )
+    fields: dict[str, Any] = {
+        "vocabulary_size": len(vocabulary),
+        "d_model": 32,
+        "heads": 2,
+        "encoder_layers": 3,
+        "encoder_ffn": 64,
+        "decoder_ffn": 16,
+        "max_tokens": 64,
+    }
+    config = ModelConfig(**fields | shape)
     torch.manual_seed(seed)
     model = EdgeFormer(config)
     tensors = {name: p.detach().numpy() for name, p in model.named_parameters()}
@@ -33,6 +38,6 @@ def write_tiny_base(path: Path, *, seed: int = 0) -> Path:
     return path
 
 
-def tiny_base(folder: Path, *, seed: int = 0) -> Base:
+def tiny_base(folder: Path, *, seed: int = 0, **shape: Any) -> Base:
     """The same, loaded."""
-    return Base.load(write_tiny_base(folder / f"tiny-{seed}.safetensors", seed=seed))
+    return Base.load(write_tiny_base(folder / f"tiny-{seed}.safetensors", seed=seed, **shape))

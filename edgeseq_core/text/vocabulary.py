@@ -118,6 +118,26 @@ class SymbolTable:
                 ids.append(own)
         return ids
 
+    def of_source(self, text: str) -> list[int]:
+        """The target symbol that each token of a source stands for, as long as the source's encoding.
+
+        An own character is as many tokens of the source as it has bytes, each of which stands for it.
+
+        >>> t = SymbolTable(Vocabulary("abc"), ["é"])
+        >>> t.vocabulary.encode("aéü"), t.of_source("aéü")
+        ([259, 198, 172, 198, 191], [259, 262, 262, 198, 191])
+        """
+        if not self._ids:
+            return self.vocabulary.encode(text)
+        ids: list[int] = []
+        for character in text:
+            own = self._ids.get(character)
+            if own is None:
+                ids.extend(self.vocabulary.encode(character))
+            else:
+                ids.extend([own] * len(character.encode()))
+        return ids
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ``ids``."""
         return _join(ids, (*self.vocabulary.characters, *self._symbols))

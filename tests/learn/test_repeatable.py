@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
 from edgeseq_core.engine import Limits, SourceRow
 from edgeseq_core.learn.drift import MEMORY_PAIRS, DriftMonitor
 from edgeseq_core.model.base import Base
+from edgeseq_core.model.calibration import Calibration
 from edgeseq_core.model.torch_engine import TorchEngine
+from edgeseq_core.testing.base import tiny_base
 from tests.learn.rig import Learner, numbered
 
 
@@ -42,6 +45,24 @@ def test_a_restart_in_the_middle_changes_no_byte(base: Base, once: Learner, turn
     assert restarted.payloads("numbers") == once.payloads("numbers")
     assert restarted.registry.champions([0]) == once.registry.champions([0])
     assert restarted.buffer.journal("numbers") == once.buffer.journal("numbers")
+
+
+def test_a_base_with_a_copy_path_learns_its_gate_and_repeats(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path, output="copy")
+    pairs = [(f"漢{word}", f"漢{word}!") for word in ("one", "two", "six", "ten") * 10]
+    runs = []
+    for turns in (10_000, 1):
+        learner = Learner(base)
+        learner.ingest("marks", pairs)
+        while learner.learn(turns=turns):
+            learner.restart()
+        runs.append(learner)
+    assert runs[0].checkpoints == runs[1].checkpoints
+    payload = runs[0].payload("marks")
+    assert payload is not None
+    served = Calibration.from_payload(payload, base.model, base.vocabulary, base.digest)
+    assert served.tensors["decoder.copy.gate"].abs() > 0.01
+    assert served.tensors["decoder.copy.q.b"].abs().max() > 0
 
 
 def test_another_seed_gives_other_bytes(base: Base, once: Learner) -> None:

@@ -1,6 +1,7 @@
 """A calibration starts as the identity, folds exactly, and touches no other task."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,9 +22,19 @@ from edgeseq_core.text.vocabulary import EOS
 SHAPE = CalibrationConfig(rank=4, encoder_layers=1)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    return tiny_base(tmp_path_factory.mktemp("base"))
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "copy": {"output": "copy"},
+    "adapters": {"adaptation": "adapter", "adaptation_size": 3, "heads": 4, "key_heads": 2},
+    "grown heads": {"heads": 6, "key_heads": 3, "head_size": 16},
+    "prefix": {"adaptation": "prefix", "adaptation_size": 3, "norm": "post-layer"},
+    "one wide FFN": {"decoder_ffn": 0, "positions": "linear", "decoder_mixer": "retention"},
+}
+
+
+@pytest.fixture(scope="module", params=list(VARIANTS))
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return tiny_base(tmp_path_factory.mktemp("base"), **VARIANTS[request.param])
 
 
 def blank(base: Base, seed: int = 0) -> Calibration:

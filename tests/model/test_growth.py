@@ -1,5 +1,7 @@
 """A grown calibration answers as before, to the bytes that serve; grown and small ones share a batch."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,8 +14,8 @@ from edgeseq_core.model.calibration import (
     GatheredWeights,
     MergedWeights,
 )
-from edgeseq_core.model.edgeformer import Weights
 from edgeseq_core.model.growth import grow
+from edgeseq_core.model.sites import Weights
 from edgeseq_core.model.source_encoder import BatchEncoder, CachingEncoder
 from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.testing.base import tiny_base
@@ -27,9 +29,20 @@ LARGER = [
 ]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    return tiny_base(tmp_path_factory.mktemp("base"))
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "copy": {"output": "copy"},
+    "linear positions, prefix": {
+        "positions": "linear",
+        "adaptation": "prefix",
+        "adaptation_size": 2,
+    },
+}
+
+
+@pytest.fixture(scope="module", params=list(VARIANTS))
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return tiny_base(tmp_path_factory.mktemp("base"), **VARIANTS[request.param])
 
 
 def moved(base: Base, shape: CalibrationConfig = SMALL, seed: int = 0) -> Calibration:
@@ -144,10 +157,11 @@ def test_an_engine_answers_tasks_of_any_shape_as_each_alone(base: Base) -> None:
 def test_cached_layers_are_never_those_that_a_task_changes(base: Base) -> None:
     cached, plain = CachingEncoder(base, calibrated_layers=1), BatchEncoder(base)
     for shape in (SMALL, LARGER[1], SMALL):  # the second reaches below what the first has cached
-        weights = MergedWeights(moved(base, shape))
+        calibration = moved(base, shape)
+        weights, tables = MergedWeights(calibration), [calibration.table] * 2
         with torch.no_grad():
-            kept = cached.encode(["some text", "other"], weights)
-            made = plain.encode(["some text", "other"], weights)
+            kept = cached.encode(["some text", "other"], tables, weights)
+            made = plain.encode(["some text", "other"], tables, weights)
         for one, other in zip(kept.values, made.values, strict=True):
             real = ~made.mask.isinf().squeeze(1).transpose(1, 2)[:, None]
             torch.testing.assert_close(one * real, other * real, atol=1e-5, rtol=0)

@@ -9,14 +9,14 @@ from edgeseq_core.engine import Limits, PairRow, SourceRow, Stop
 from edgeseq_core.errors import SnapshotError
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
-from edgeseq_core.model.torch_engine import TorchEngine, log_probabilities
+from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.testing.base import tiny_base
 from edgeseq_core.text.vocabulary import BOS, EOS
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    return tiny_base(tmp_path_factory.mktemp("base"))
+@pytest.fixture(scope="module", params=["vocabulary", "copy"])
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return tiny_base(tmp_path_factory.mktemp("base"), output=request.param)
 
 
 def payload(base: Base, seed: int, targets: str = "abc漢", *, row_bias: float = 0.0) -> bytes:
@@ -156,7 +156,7 @@ def test_every_answer_of_a_beam_has_its_teacher_forced_probability(
     engine: TorchEngine, base: Base
 ) -> None:
     engine.swap("short", "short-1", payload(base, 1, row_bias=8.0))  # answers of its own symbols
-    for source in ("abc", "xyz", "hello there", "q"):
+    for source in ("abc", "xyz", "hey", "q"):
         (made,) = engine.generate([SourceRow("short", source, 6)], Limits(max_tokens=40))
         answers = [(made.target, made.confidence), *made.others]
         assert (made.stop, len(answers)) == ("end", 6)
@@ -179,8 +179,8 @@ def test_the_cache_equals_teacher_forcing_while_beams_are_reordered(base: Base) 
             token = torch.randint(3, len(base.vocabulary), (places, 1), generator=draw)
             histories = torch.cat([histories[parents], token], 1)
             cache.select(parents)
-            stepped = log_probabilities(weights, model.decode(token, memory, weights, cache))
-            forced = log_probabilities(weights, model.decode(histories, memory, weights))
+            stepped = model.scores(token, memory, weights, cache).log_softmax(-1)
+            forced = model.scores(histories, memory, weights).log_softmax(-1)
             torch.testing.assert_close(stepped[:, 0], forced[:, -1], atol=1e-5, rtol=0)
 
 

@@ -1,0 +1,118 @@
+"""From the decoder's hidden states to scores of all symbols: of the vocabulary alone, or with a copy path.
+
+Scores are numbers whose log-softmax is the answer's log-probabilities; those with a copy path are
+log-probabilities already.
+
+Shapes: B rows, S source tokens, T target tokens, V symbols (a task's own included), C = width of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgeseq_core.model.batch import pad
+from edgeseq_core.model.config import ModelConfig
+from edgeseq_core.model.positions import Rotary
+from edgeseq_core.model.sites import COPY_SITE, Weights
+from edgeseq_core.text.vocabulary import EOS, SymbolTable
+
+LEAST = 1e-30  # a copy probability under it counts as this much, so that its logarithm is finite
+
+
+@dataclass
+class Copyable:
+    """What can be copied of a source."""
+
+    keys: Tensor  # [B, S, C], turned to their places
+    symbols: Tensor  # [B, S], the target symbol that each source token stands for
+    hidden: Tensor  # [B, 1, S], True at padding
+    same: Tensor  # [B, S, S], 1 where two tokens stand for the same symbol
+    first: Tensor  # [B, 1, S], 1 at the first token of each symbol
+
+    def select(self, rows: Tensor) -> Copyable:
+        """The same for ``rows [N]``, which may repeat."""
+        return Copyable(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+class Output(Protocol):
+    """The last part of the network."""
+
+    def symbols(self, sources: Sequence[str], tables: Sequence[SymbolTable]) -> Tensor:
+        """The target symbol ``[B, S]`` of each token of the sources, as far as this output needs it."""
+
+    def read(self, x: Tensor, real: Tensor, symbols: Tensor, weights: Weights) -> Copyable | None:
+        """What it keeps of an encoded source ``[B, S, D]``; ``real [B, S]`` is False at padding."""
+
+    def scores(
+        self, hidden: Tensor, copyable: Copyable | None, weights: Weights, start: int
+    ) -> Tensor:
+        """Scores ``[B, T, V]`` from hidden states ``[B, T, D]`` of the tokens from ``start`` on."""
+
+
+class VocabularyOutput:
+    """Scores of the (tied) vocabulary, without a look at the source."""
+
+    def __init__(self, _config: ModelConfig) -> None: ...
+
+    def symbols(self, sources: Sequence[str], _tables: Sequence[SymbolTable]) -> Tensor:
+        return torch.empty(len(sources), 0, dtype=torch.long)
+
+    def read(self, _x: Tensor, _real: Tensor, _symbols: Tensor, _weights: Weights) -> None:
+        return None
+
+    def scores(
+        self, hidden: Tensor, _copyable: Copyable | None, weights: Weights, _start: int
+    ) -> Tensor:
+        return weights.logits(hidden)
+
+
+class CopyOutput(nn.Module):
+    """A gate between the vocabulary and a pointer into the source, ``p = (1 - g) p_vocabulary + g p_copy``.
+
+    One more head points: its weight on a source token is that token's symbol's probability, summed
+    over tokens of one symbol.  EOS of the source is copied as EOS of the target.  Query, key and gate
+    are a site like any other, so a calibration may change them and starts as the identity.
+
+    The pointer turns by rotary positions whatever the rest of the network does: a pointer that matches
+    content alone, or that linear biases guide, copies strings no longer than it was trained on.
+
+    Source: pointer-generator networks (See, Liu, Manning 2017, equations 8 and 9), with a head of its
+    own in place of the attention that reads the source.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.scale = config.head_width**-0.5
+        self.rotary = Rotary(config)
+
+    def symbols(self, sources: Sequence[str], tables: Sequence[SymbolTable]) -> Tensor:
+        return pad(
+            [[*t.of_source(s), EOS] for s, t in zip(sources, tables, strict=True)],
+        )
+
+    def read(self, x: Tensor, real: Tensor, symbols: Tensor, weights: Weights) -> Copyable:
+        keys = self.rotary.turn(weights.project(x, COPY_SITE, "k")[:, None], 0)[:, 0]
+        same = (symbols[:, :, None] == symbols[:, None, :]).to(x.dtype)
+        first = same.tril(-1).sum(2) == 0
+        return Copyable(keys, symbols, ~real[:, None], same, (first & real)[:, None].to(x.dtype))
+
+    def scores(
+        self, hidden: Tensor, copyable: Copyable | None, weights: Weights, start: int
+    ) -> Tensor:
+        assert copyable is not None
+        query = self.rotary.turn(weights.project(hidden, COPY_SITE, "q")[:, None], start)[:, 0]
+        match = torch.bmm(query, copyable.keys.transpose(1, 2)) * self.scale
+        pointer = match.masked_fill(copyable.hidden, -torch.inf).softmax(-1)
+        copied = torch.bmm(pointer, copyable.same)  # [B, T, S]: of each token's symbol
+        gate = weights.project(hidden, COPY_SITE, "gate")
+        plain = weights.logits(hidden).log_softmax(-1) + F.logsigmoid(-gate)
+        # log(a + b) = log a + softplus(log b - log a), added once a symbol; all others keep log a.
+        at = copyable.symbols[:, None].expand_as(copied)
+        share = F.logsigmoid(gate) + copied.clamp(min=LEAST).log()
+        return plain.scatter_add(2, at, F.softplus(share - plain.gather(2, at)) * copyable.first)
