@@ -89,9 +89,11 @@ class EdgeFormer(nn.Module):
         self.adaptation = _adaptation(config, self.sites.values(), self.positions)
         self.matrices = nn.ParameterDict()
         self.biases = nn.ParameterDict()
+        self._names: dict[tuple[str, str], tuple[str, str]] = {}  # of a site's matrix and bias
         for site in self.sites.values():
             for part, (rows, columns) in site.shapes.items():
                 name, bias = f"{site.group}_{part}", _key(self.adaptation.owner(site), part)
+                self._names[site.name, part] = name, bias
                 if name not in self.matrices:
                     self.matrices[name] = nn.Parameter(torch.randn(rows, columns) * columns**-0.5)
                 if bias not in self.biases:
@@ -106,6 +108,7 @@ class EdgeFormer(nn.Module):
     def _assemble(self) -> None:
         """Put the parts that have no parameters of their own where they work."""
         config = self.config
+        self._adapted = self.adaptation.matrix
         self.cross = SoftmaxAttention(config, self.positions)
         mixers: dict[str, TokenMixer] = {"attention": self.cross, "retention": Retention(config)}
         self.encoder_mixers = [
@@ -205,12 +208,11 @@ class EdgeFormer(nn.Module):
 
     def matrix(self, site: str, part: str) -> Tensor:
         """The matrix ``[out, in]`` that a site uses for a part: shared, and adapted to the site."""
-        shared = self.matrices[f"{self.sites[site].group}_{part}"]
-        return self.adaptation.matrix(shared, site, part)
+        return self._adapted(self.matrices[self._names[site, part][0]], site, part)
 
     def bias(self, site: str, part: str) -> Tensor:
         """The bias ``[out]`` of a site's part."""
-        bias: Tensor = self.biases[_key(self.adaptation.owner(self.sites[site]), part)]
+        bias: Tensor = self.biases[self._names[site, part][1]]
         return bias
 
     def _qkv(self, x: Tensor, site: str, weights: Weights) -> tuple[Tensor, ...]:
