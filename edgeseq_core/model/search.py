@@ -59,23 +59,21 @@ def search(step: Step, widths: Sequence[int], limits: Limits) -> list[Found]:
     beams, count = [_Beam(*row) for row in zip(starts, widths, strict=False)], starts[-1]
     # One candidate more than the widest row has places: the best of them may be EOS.
     reach = 1 if max(widths) == 1 else max(widths) + 1
-    tokens, parents = torch.full((count, 1), BOS), None
-    scores = torch.zeros(count)
-    itself = list(range(count))
+    tokens, scores = torch.full((count, 1), BOS), torch.zeros(count)
+    parents: Tensor | None = None
     for _ in range(limits.max_tokens):
         for row, beam in enumerate(beams):
             beam.stop = beam.stop or limits.stop(row)
         if all(beam.stop for beam in beams):
             break
         best, ids = _best(step(tokens, parents), reach)
-        totals, symbols = (scores[:, None] + best).tolist(), ids.tolist()
-        token, score, parent = [PAD] * count, [0.0] * count, list(itself)
-        for beam in beams:
-            if beam.stop is None:
-                for place, symbol, total, origin in beam.advance(totals, symbols):
-                    token[place], score[place], parent[place] = symbol, total, origin
-        tokens, scores = torch.tensor(token)[:, None], torch.tensor(score)
-        parents = None if parent == itself else torch.tensor(parent)
+        totals = scores[:, None] + best
+        likely, symbols = totals.tolist(), ids.tolist()
+        placed = [p for beam in beams if not beam.stop for p in beam.advance(likely, symbols)]
+        if reach == 1:  # each place goes on with the one it has
+            tokens, scores = ids, totals[:, 0]
+        else:
+            tokens, scores, parents = _places(placed, count)
     return [beam.found() for beam in beams]
 
 
@@ -123,6 +121,14 @@ class _Beam:
             best = sorted(self.ended, key=lambda ended: -ended.merit)[: self.width]
             return Found(best, self.stop or "end")
         return Found([Hypothesis(*one) for one in self.open], self.stop or "length")
+
+
+def _places(placed: list[tuple[int, int, float, int]], count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens ``[N, 1]``, scores ``[N]`` and parents ``[N]`` for the next step; a place without is idle."""
+    tokens, scores, parents = [PAD] * count, [0.0] * count, list(range(count))
+    for place, symbol, total, origin in placed:
+        tokens[place], scores[place], parents[place] = symbol, total, origin
+    return torch.tensor(tokens)[:, None], torch.tensor(scores), torch.tensor(parents)
 
 
 def _best(log_probabilities: Tensor, count: int) -> tuple[Tensor, Tensor]:
