@@ -87,6 +87,9 @@ class Engine(Protocol):
     def snapshot_id(self, task: str) -> str | None:
         """The snapshot that serves a task."""
 
+    def infer(self, sources: Sequence[str]) -> list[str | None]:
+        """The served task that each source belongs to; None where none is clearly the nearest."""
+
     def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:
         """Answers for rows of any tasks and widths in one batch, greedy ones where one is asked for.
 

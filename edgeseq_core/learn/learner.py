@@ -28,9 +28,10 @@ from edgeseq_core.learn.example import Example
 from edgeseq_core.learn.optimizer import CalibrationOptimizer
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
-from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
+from edgeseq_core.model.calibration import PLACE, Calibration, CalibrationConfig, MergedWeights
 from edgeseq_core.model.growth import grow
 from edgeseq_core.model.source_encoder import SourceEncoder
+from edgeseq_core.model.task_space import Place, features
 from edgeseq_core.model.torch_engine import teacher_forced
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
@@ -107,6 +108,9 @@ class TaskLearner:
         self.calibration.admit(
             e.target for e, on in zip(batch, [*learn, *[True] * len(replay)], strict=True) if on
         )
+        if fresh:
+            found = features(self.base, [e.source for e in fresh])
+            self.calibration.place = self.calibration.place.with_sources(found)
         self._grow_average()
         self.optimizer.leaves(self.calibration.tensors)
         target = pad([[BOS, *self.calibration.table.encode(e.target), EOS] for e in batch])
@@ -208,6 +212,7 @@ class TaskLearner:
             tensors=self.average,
             symbols=c.table.symbols,
             rows=c.rows,
+            place=c.place,
         )
 
     # --- checkpoint --------------------------------------------------------------------------------
@@ -223,12 +228,14 @@ class TaskLearner:
             kind: torch.cat([t.detach().flatten() for t in tensors.values()]).numpy()
             for kind, tensors in kinds.items()
         }
+        flat[PLACE] = c.place.moments.numpy()
         header = {
             "format": CHECKPOINT_FORMAT,
             "base": self.base.digest,
             "shape": asdict(c.config),
             "symbols": list(c.table.symbols),
             "rows": c.rows,
+            "sources": c.place.sources,
             "optimizer_steps": self.optimizer.count,
             "drift_losses": self.drift.losses,
             "progress": asdict(self.progress),
@@ -258,7 +265,10 @@ class TaskLearner:
             rows=header["rows"],
         )
         shapes = {name: t.shape for name, t in learner.calibration.tensors.items()}
-        kinds = {kind: _unflatten(vector, shapes) for kind, vector in load(data).items()}
+        flat = load(data)
+        if PLACE in flat:  # not in checkpoints of before
+            learner.calibration.place = Place(header["sources"], torch.from_numpy(flat.pop(PLACE)))
+        kinds = {kind: _unflatten(vector, shapes) for kind, vector in flat.items()}
         learner.calibration.tensors = kinds.pop("own")
         learner.average = kinds.pop("average")
         learner.optimizer.load(kinds, header["optimizer_steps"])

@@ -37,6 +37,7 @@ from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.edgeformer import EdgeFormer
 from edgeseq_core.model.quantize import dequantize_rows, quantize_rows
 from edgeseq_core.model.sites import Site, sites
+from edgeseq_core.model.task_space import Place
 from edgeseq_core.model.task_tokens import split
 from edgeseq_core.text.vocabulary import EOS, FIRST_BYTE, SymbolTable, Vocabulary
 
@@ -44,6 +45,7 @@ FORMAT = "edgeseq-calibration-1"
 MAX_PAYLOAD_BYTES = 8 << 20
 MAX_ROWS = 512
 SCALE = ".scale"
+PLACE = "place"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +80,13 @@ class Calibration:
         tensors: dict[str, Tensor] | None = None,
         symbols: Sequence[str] = (),
         rows: Sequence[int] = (EOS,),
+        place: Place | None = None,
         seed: int = 0,
     ) -> None:
         self.base, self.config = base, config
+        self.place = place or Place.none(
+            base.config.d_model
+        )  # of its sources; no output depends on it
         self.table = SymbolTable(vocabulary, symbols, max_symbols=MAX_ROWS)
         self.rows: list[int] = list(rows)  # token ids with an own row, append-only
         self._row_of = {token: at for at, token in enumerate(self.rows)}
@@ -167,12 +173,14 @@ class Calibration:
                 stored[name], stored[name + SCALE] = quantize_rows(array)
             else:
                 stored[name] = array.astype(np.float16)
+        stored[PLACE] = self.place.moments.numpy().astype(np.float32)
         header = {
             "format": FORMAT,
             "base": base_digest,
             "config": asdict(self.config),
             "symbols": list(self.table.symbols),
             "rows": self.rows,
+            "sources": self.place.sources,
         }
         return save(stored, metadata={"header": json.dumps(header, sort_keys=True)})
 
@@ -197,6 +205,7 @@ class Calibration:
             raise SnapshotError(
                 f"the snapshot belongs to base {str(header.get('base'))[:12]}, this one is {base_digest[:12]}"
             )
+        moments = raw.pop(PLACE, None)  # snapshots of before have none
         tensors = {
             name: torch.from_numpy(
                 dequantize_rows(value, raw[name + SCALE])
@@ -216,6 +225,10 @@ class Calibration:
             rows=header["rows"],
         )
         made._check_shapes()
+        if moments is not None:
+            if moments.shape != made.place.moments.shape:
+                raise SnapshotError(f"the snapshot's tensors do not fit the base: {PLACE}")
+            made.place = Place(header["sources"], torch.from_numpy(moments))
         return made
 
     def _check_shapes(self) -> None:

@@ -29,6 +29,7 @@ def grow(calibration: Calibration, shape: CalibrationConfig, *, seed: int) -> Ca
         shape,
         symbols=table.symbols,
         rows=calibration.rows,
+        place=calibration.place,
         seed=seed,
     )
     with torch.no_grad():

@@ -17,6 +17,7 @@ from edgeseq_core.model.calibration import Calibration, GatheredWeights, MergedW
 from edgeseq_core.model.search import Found, Hypothesis, search
 from edgeseq_core.model.sites import Weights
 from edgeseq_core.model.source_encoder import BatchEncoder, SourceEncoder
+from edgeseq_core.model.task_space import features, nearest
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
 
 
@@ -59,6 +60,10 @@ class TorchEngine:
     def snapshot_id(self, task: str) -> str | None:
         served = self._bank.get(task)
         return served.snapshot_id if served else None
+
+    def infer(self, sources: Sequence[str]) -> list[str | None]:
+        places = {task: served.calibration.place for task, served in dict(self._bank).items()}
+        return nearest(features(self._base, sources), places)
 
     @torch.inference_mode()
     def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -102,9 +102,7 @@ class Predictor:
         request = queued.request
         if isinstance(request.source, Series):
             return self.error(queued, "unsupported_source", "time series cannot be answered yet")
-        if request.task is None:
-            return self.error(queued, "missing_task", "name the task; it is not inferred yet")
-        if self._engine.snapshot_id(request.task) is None:
+        if request.task is not None and self._engine.snapshot_id(request.task) is None:
             if self._cannot_load(request.task):
                 detail = "this predictor cannot load the task's snapshot; its log says why"
                 return self.error(queued, "internal", detail)
@@ -224,16 +222,34 @@ class Predictor:
     def _compute(self, batch: Sequence[QueuedRequest], begun_s: float) -> dict[str, Reply]:
         self._meter.batch(len(batch))
         try:
-            made = self._generate(batch)
+            batch = self._named(batch)
+            known = [queued for queued in batch if queued.request.task is not None]
+            made = self._generate(known) if known else []
         except Exception as error:
             if len(batch) > 1:  # one row must not spoil the others
                 return {k: r for q in batch for k, r in self._compute([q], begun_s).items()}
             return {batch[0].request_id: self._failed(batch[0], error)}
         compute_ms = self._since_ms(begun_s)
-        return {
+        replies = {
             queued.request_id: self._reply(queued, one, begun_s=begun_s, compute_ms=compute_ms)
-            for queued, one in zip(batch, made, strict=True)
+            for queued, one in zip(known, made, strict=True)
         }
+        for queued in batch:
+            if queued.request.task is None:
+                detail = "no task is clearly the nearest to the source; name one"
+                replies[queued.request_id] = self.error(queued, "missing_task", detail)
+        return replies
+
+    def _named(self, batch: Sequence[QueuedRequest]) -> list[QueuedRequest]:
+        """The batch with the nearest task in requests that name none; where none is near it stays."""
+        nameless = [str(q.request.source) for q in batch if q.request.task is None]
+        inferred = iter(self._engine.infer(nameless) if nameless else ())
+        return [
+            queued
+            if queued.request.task is not None
+            else replace(queued, request=queued.request.model_copy(update={"task": next(inferred)}))
+            for queued in batch
+        ]
 
     def _generate(self, batch: Sequence[QueuedRequest]) -> list[Generation]:
         def stop(row: int) -> Stop | None:

@@ -64,6 +64,10 @@ class FakeEngine:
         held = self._serving.get(task)
         return held[0] if held else None
 
+    def infer(self, sources: Sequence[str]) -> list[str | None]:
+        """The served task that a source begins with the name of, followed by a colon."""
+        return [next((t for t in self._serving if s.startswith(f"{t}:")), None) for s in sources]
+
     def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:
         """The reversed source, "~" and the mark; other answers end in "~2" and so on."""
         self.batches.append(tuple(rows))

@@ -59,6 +59,21 @@ def test_each_request_gets_as_many_answers_as_it_asks_for(clock: FakeClock) -> N
     assert [h.target for h in one.hypotheses] == ["dc~v"]
 
 
+def test_a_request_without_a_task_is_answered_by_the_nearest(clock: FakeClock) -> None:
+    meter = CountingMeter()
+    predictor = predictor_of(serving(dates="d", verbs="v"), clock, meter=meter)
+    found, none, named = ask(
+        predictor,
+        request("verbs:ab", task=None),
+        request("strange", task=None),
+        request("verbs:cd"),
+    )
+    assert (found.task, found.snapshot_id) == ("verbs", "verbs-1-v")
+    assert (code(none), none.task) == ("missing_task", None)
+    assert named.task == "dates"
+    assert meter.outcomes == [(None, "missing_task"), ("verbs", "answered"), ("dates", "answered")]
+
+
 def test_more_answers_than_the_predictor_gives_are_refused(clock: FakeClock) -> None:
     predictor = predictor_of(serving(dates="a"), clock, max_n_best=4)
     some, many = ask(predictor, request("ab", n_best=4), request("cd", n_best=5))
