@@ -32,7 +32,7 @@ except ImportError as error:
     ) from error
 
 IDLE_S = 0.02  # between looks at an empty fresh part
-GAUGES_S = 2.0  # between readings of the buffer's sizes
+LOOK_S = 2.0  # between looks at the buffer's sizes, and at who owns the partitions
 
 log = structlog.get_logger(__name__)
 
@@ -112,12 +112,14 @@ class LearnerService:
             clock=SystemClock(),
             observer=self._meter,
         )
-        self._next_gauges = 0.0
+        self._next_look = 0.0
 
     def run_once(self) -> None:
         """One turn, or a short wait where there is nothing to learn."""
-        if time.monotonic() >= self._next_gauges:
+        if time.monotonic() >= self._next_look:
+            self._loop.confirm()  # one that idles would not notice that it has been replaced
             self._show_gauges()
+            self._next_look = time.monotonic() + LOOK_S
         turn = self._loop.run_once()
         if turn is None:
             time.sleep(IDLE_S)
@@ -137,7 +139,6 @@ class LearnerService:
             for part in PARTS:
                 to.buffer_bytes.labels(label, part).set(stats.bytes[part])
                 to.buffer_pairs.labels(label, part).set(stats.pairs[part])
-        self._next_gauges = time.monotonic() + GAUGES_S
 
     def drain(self) -> None:
         """Nothing is pending between turns: what was learnt is committed."""

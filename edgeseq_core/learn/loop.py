@@ -152,6 +152,10 @@ class LearnerLoop:
             return self._fenced(chosen, partial(self._turn, chosen, more=sum(waiting[chosen])))
         return self._catch_up() or self._rehearse()
 
+    def confirm(self) -> None:
+        """Raises FencedError when another learner owns a partition of this one, also while nothing waits."""
+        self._buffer.confirm("learner", self._epochs)
+
     def waiting(self, *, known: bool = False) -> dict[str, tuple[int, int]]:
         """Waiting (corrections, bulk) pairs in the owned partitions; ``known``: also tasks with none."""
         found = dict.fromkeys(self._open, (0, 0)) if known else {}

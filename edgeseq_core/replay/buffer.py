@@ -141,6 +141,9 @@ class ReplayBuffer(Protocol):
     def acquire(self, role: Role, partition: int) -> int:
         """Become the owner; returns the new epoch and fences the former owner."""
 
+    def confirm(self, role: Role, epochs: Mapping[int, int]) -> None:
+        """Raises FencedError when another owner has taken over one of these (partition -> epoch)."""
+
     # --- consumer ----------------------------------------------------------------------------------
     def positions(self, partition: int) -> dict[str, Position]:
         """Stored position per topic; a topic without one has never been read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from edgeseq_core.errors import FencedError
 from edgeseq_core.replay.buffer import (
@@ -59,6 +59,11 @@ class MemoryStore:
             epochs = self.memory.partitions[partition].epochs
             epochs[role] = epochs.get(role, 0) + 1
             return epochs[role]
+
+    def confirm(self, role: Role, epochs: Mapping[int, int]) -> None:
+        with self.memory.lock:
+            for partition, epoch in epochs.items():
+                self.memory.partitions[partition].fence(role, epoch)
 
     # --- consumer ---------------------------------------------------------------------------------
 

@@ -12,12 +12,13 @@ its key, its part and the memory of its id.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
 import redis
 
+from edgeseq_core.errors import FencedError
 from edgeseq_core.keys import Keys, partition_of
 from edgeseq_core.replay.buffer import (
     PARTS,
@@ -97,6 +98,19 @@ class RedisStore:
     def acquire(self, role: Role, partition: int) -> int:
         with store_errors(f"becoming the {role} of partition {partition}"):
             return int(self._client.incr(self._keys(partition).epoch(role)))
+
+    def confirm(self, role: Role, epochs: Mapping[int, int]) -> None:
+        with store_errors(f"asking who is the {role}"):
+            pipe = self._client.pipeline(transaction=False)
+            for partition in epochs:
+                pipe.get(self._keys(partition).epoch(role))
+            found = pipe.execute()
+        for (partition, epoch), current in zip(epochs.items(), found, strict=True):
+            if epoch != int(current or 0):
+                raise FencedError(
+                    f"the {role}'s epoch of partition {partition} is {int(current or 0)}, "
+                    f"not {epoch}: another owner has taken over"
+                )
 
     # --- consumer ---------------------------------------------------------------------------------
 

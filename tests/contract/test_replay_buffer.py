@@ -197,6 +197,18 @@ def test_a_stale_consumer_changes_nothing(stores: Stores) -> None:
     assert outcome(stores, 1) is None
 
 
+def test_an_owner_can_ask_whether_it_still_is_one(stores: Stores) -> None:
+    other = (PARTITION + 1) % PARTITIONS
+    mine = {n: stores.buffer.acquire("learner", n) for n in (other, PARTITION)}
+    stores.buffer.confirm("learner", mine)
+    stores.buffer.acquire("consumer", PARTITION)  # another role
+    stores.buffer.confirm("learner", mine)
+    stores.buffer.acquire("learner", PARTITION)
+    with pytest.raises(FencedError, match="another owner has taken over"):
+        stores.buffer.confirm("learner", mine)
+    stores.buffer.confirm("learner", {other: mine[other]})
+
+
 @pytest.mark.parametrize("expected", [None, Position(LOG, 2), Position("log0", 1)])
 def test_a_stale_position_changes_nothing(stores: Stores, expected: Position | None) -> None:
     stores.ingest([incoming(0)])

@@ -81,6 +81,15 @@ def test_a_paused_learner_is_fenced(running: Deployment) -> None:
     assert violations(running.facts()) == []
 
 
+def test_a_learner_that_idles_ends_when_another_takes_over(running: Deployment) -> None:
+    running.drain()
+    running.start("learner-2")
+    wait_for(lambda: running.processes["learner"].poll() is not None, "the idle learner to end")
+    assert "another owner has taken over" in running.log("learner")
+    running.kill("learner-2")
+    running.start("learner")
+
+
 def test_a_paused_consumer_is_fenced(running: Deployment) -> None:
     with running.streaming("pause-consumer", PAIRS) as stream:
         stream.until(0.3)
