@@ -93,10 +93,10 @@ class MemoryRegistry:
         with self._memory.lock:
             return set(self._memory.task(task).kept)
 
-    def history(self, task: str) -> list[SnapshotRecord]:
+    def history(self, task: str, *, last: int | None = None) -> list[SnapshotRecord]:
         with self._memory.lock:
             t = self._memory.task(task)
-            return [_record(t, snapshot_id) for snapshot_id in t.manifests]
+            return [_record(t, snapshot_id) for snapshot_id in list(t.manifests)[-(last or 0) :]]
 
     def promote(
         self,

@@ -127,15 +127,17 @@ class RedisRegistry:
             names = self._client.hkeys(self._owner(task).of_task(task, "kept"))
         return {name.decode() for name in names}
 
-    def history(self, task: str) -> list[SnapshotRecord]:
+    def history(self, task: str, *, last: int | None = None) -> list[SnapshotRecord]:
         keys = self._owner(task)
         with store_errors(f"reading the history of task {task}"):
+            ids = self._client.lrange(keys.of_task(task, "history"), -last if last else 0, -1)
+            if not ids:
+                return []
             pipe = self._client.pipeline(transaction=False)
-            pipe.lrange(keys.of_task(task, "history"), 0, -1)
-            pipe.hgetall(keys.of_task(task, "manifests"))
-            pipe.hgetall(keys.of_task(task, "promoted"))
-            order, texts, promoted = pipe.execute()
-        return [_record(texts[snapshot_id], promoted.get(snapshot_id)) for snapshot_id in order]
+            pipe.hmget(keys.of_task(task, "manifests"), ids)
+            pipe.hmget(keys.of_task(task, "promoted"), ids)
+            texts, promoted = pipe.execute()
+        return [_record(*row) for row in zip(texts, promoted, strict=True)]
 
     def promote(
         self,

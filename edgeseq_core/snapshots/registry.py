@@ -59,8 +59,8 @@ class SnapshotRegistry(Protocol):
     def kept(self, task: str) -> set[str]:
         """Ids of the snapshots whose bytes are kept: what a person may choose."""
 
-    def history(self, task: str) -> list[SnapshotRecord]:
-        """All manifests of a task, oldest first (kept always)."""
+    def history(self, task: str, *, last: int | None = None) -> list[SnapshotRecord]:
+        """The manifests of a task (kept always), oldest first: all, or the ``last`` ones."""
 
     def promote(
         self,

@@ -49,8 +49,8 @@ def _task(
     store: Store, task: str, waiting: tuple[int, int], drift: dict[str, float] | None
 ) -> TaskOverview:
     stats, status = store.buffer.stats(task), store.registry.status(task)
-    history = store.registry.history(task)
-    gate = history[-1].gate if history else None
+    newest = store.registry.history(task, last=1)
+    gate = newest[0].gate if newest else None
     return TaskOverview(
         task=task,
         waiting_corrections=waiting[0],

@@ -33,10 +33,12 @@ def snapshots(
     check_task(task)
     with open_store(common.settings()) as store:
         status = store.registry.status(task)
-        records, choices = store.registry.history(task), store.registry.kept(task)
-    if kept:
-        records = [record for record in records if record.manifest.snapshot_id in choices]
-    records = records[-limit:]
+        choices = store.registry.kept(task)
+        if kept:
+            found = [store.registry.record(task, snapshot_id) for snapshot_id in choices]
+            records = sorted(found, key=lambda record: record.created_ms)[-limit:]
+        else:
+            records = store.registry.history(task, last=limit or None)
     if common.as_json:
         for record in records:
             snapshot_id = record.manifest.snapshot_id

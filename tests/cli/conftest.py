@@ -83,6 +83,7 @@ def stored(redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("EDGESEQ_REDIS__URL", redis_url)
     monkeypatch.setenv("EDGESEQ_REDIS__KEY_PREFIX", prefix)
     monkeypatch.setenv("EDGESEQ_KAFKA__PARTITIONS", str(PARTITIONS))
+    monkeypatch.setenv("EDGESEQ_LEARNER__HTTP_PORT", "1")  # no learner of another instance is asked
     with connect(redis_url) as client:
         check_store(client, prefix=prefix, partitions=PARTITIONS)
         yield Stored(

@@ -152,7 +152,10 @@ def test_bytes_of_the_last_promotions_and_held_candidates_are_kept(
         held.append(stores.offer(verdict="hold"))
     assert [has_bytes(stores, s) for s in promoted] == [False] * 3 + [True] * 3
     assert [has_bytes(stores, s) for s in held] == [False] * 4 + [True] * 2
-    assert len(stores.registry.history(TASK)) == 12
+    everything = stores.registry.history(TASK)
+    assert len(everything) == 12
+    assert stores.registry.history(TASK, last=3) == everything[-3:]
+    assert stores.registry.history(TASK, last=50) == everything
 
 
 def test_promotions_are_thinned_by_age(stores: Stores) -> None:
