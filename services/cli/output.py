@@ -6,13 +6,11 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from edgeseq_core.errors import EdgeSeqError
-
-WHOLE = ("snapshot", "champion", "task")  # columns that people copy from: never cut
 
 
 def emit(data: object) -> None:
@@ -32,13 +30,17 @@ def warn(sentence: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
-    """A table for people; every cell is plain text."""
-    shown = Table(title=title or None, title_justify="left", header_style="bold")
-    for column in columns:
-        shown.add_column(column, no_wrap=column in WHOLE, overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False).print(shown)
+    """Aligned columns for people; no cell is ever cut, so the widest should come last."""
+    if title:
+        say((title, "italic"))
+    cells = [tuple(columns), *rows]
+    widths = [max(cell_len(row[at]) for row in cells) for at in range(len(columns))]
+    widths[-1] = 0
+    for style, row in zip(["bold", *[""] * len(cells)], cells, strict=False):
+        line = "  ".join(
+            set_cell_size(c, max(w, cell_len(c))) for c, w in zip(row, widths, strict=True)
+        )
+        say((line.rstrip(), style))
 
 
 def report(error: BaseException, *, as_json: bool, usage: bool = False) -> int:
@@ -56,9 +58,9 @@ def report(error: BaseException, *, as_json: bool, usage: bool = False) -> int:
 
 
 def when(wall_ms: int | None) -> str:
-    """A time for people: local, to the second."""
+    """A time for people: local, to the second, without the year."""
     if wall_ms is None:
         return ""
     from datetime import datetime
 
-    return datetime.fromtimestamp(wall_ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(wall_ms / 1000).strftime("%m-%d %H:%M:%S")

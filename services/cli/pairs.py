@@ -151,18 +151,18 @@ def list_letters(
         for letter in letters:
             emit({"name": letter.name, **letter.model_dump()})
         return
-    columns = ("name", "reason", "detail", "origin", "attempts", "bytes", "first seen")
+    columns = ("name", "reason", "origin", "attempts", "bytes", "first seen", "detail")
     table(
         columns,
         (
             (
                 letter.name,
                 letter.reason,
-                letter.detail,
                 f"{letter.origin_topic}/{letter.origin_partition}/{letter.origin_offset}",
                 str(letter.attempts),
                 str(letter.size_bytes),
                 when(letter.first_seen_ms),
+                letter.detail,
             )
             for letter in letters
         ),

@@ -115,7 +115,7 @@ def status(*, common: Common = Common()) -> None:  # noqa: B008 - frozen
     if common.as_json:
         emit({"tasks": [asdict(task) for task in tasks]})
         return
-    columns = ("task", "waiting", "learnt", "buffer", "champion", "last gate verdict", "drift")
+    columns = ("task", "waiting", "learnt", "buffer", "drift", "gate", "champion")
     table(columns, (_row(task) for task in tasks))
 
 
@@ -131,8 +131,8 @@ def _row(task: TaskOverview) -> tuple[str, ...]:
         task.task,
         waiting,
         str(task.learnt),
-        f"{sum(task.buffer_pairs.values())} pairs, {task.buffer_bytes / 1024:.0f} KiB",
-        champion,
-        f"{task.verdict or 'none'}: {'; '.join(task.reasons)}".removesuffix(": "),
+        f"{task.buffer_bytes / 1024:.0f} KiB",
         drift,
+        task.verdict or "none",
+        champion,
     )

@@ -55,15 +55,14 @@ def snapshots(
         (
             "●" if record.manifest.snapshot_id == status.champion else "",
             record.manifest.snapshot_id,
-            str(record.manifest.step),
             when(record.created_ms),
-            when(record.promoted_ms),
+            "yes" if record.promoted_ms else "",
             *_verdict(record.gate),
         )
         for record in records
     ]
     pinned = ", pinned" if status.pinned else ""
-    columns = ("", "snapshot", "step", "created", "promoted", "gate", "reasons")
+    columns = ("", "snapshot", "created", "served", "gate", "reasons")
     table(columns, rows, title=f"{task}: champion {status.champion or 'none'}{pinned}")
 
 
