@@ -195,7 +195,7 @@ class ReplayBuffer(Protocol):
         """Checkpoint, journal and moves in one step; raises FencedError when stale."""
 
     def journal(self, task: str, *, after: int = 0) -> list[str]:
-        """Journal lines from index ``after`` on."""
+        """Journal lines from index ``after`` on; a negative one counts from the end."""
 
     # --- people ------------------------------------------------------------------------------------
     def tasks(self, partition: int) -> dict[str, TaskSettings]:

@@ -23,6 +23,7 @@ from edgeseq_core.streams.dead_letters import Record, header
 from edgeseq_core.streams.producer import OutRecord, RecordProducer
 
 REMEMBERED_IDS = 1_000
+REMEMBERED_LINES = 50_000  # of a journal: hours of it, about 10 MB, so that a rollback stays quick
 MAX_ERROR_CHARACTERS = 400
 log = structlog.get_logger(__name__)
 
@@ -157,6 +158,6 @@ class ControlDesk:
         )
 
     def _was_applied(self, task: str, control_id: str) -> bool:
-        """Whether the journal holds this id; ids need no escapes, so a substring test will do."""
+        """Whether the journal's end holds this id; ids need no escapes, so a substring test will do."""
         mark = json.dumps({"control_id": control_id})[1:-1]
-        return any(mark in line for line in self._store.journal(task))
+        return any(mark in line for line in self._store.journal(task, after=-REMEMBERED_LINES))
