@@ -119,8 +119,8 @@ class LearningSettings(Section):
     probe_pairs: int = 32
     gate_interval_s: float = 1.0  # at most one candidate in this time while pairs wait
     gate_loss_clip: float = 2.0  # nats a token; what a held-out pair can say against a candidate
-    gate_loss_slack: float = 0.05  # nats a token a candidate may be worse than the reference
-    gate_answer_slack: float = 0.05  # probability of the right answer
+    gate_loss_slack: float = 0.1  # nats a token a candidate may be worse than the reference
+    gate_answer_slack: float = 0.25  # share of the probability of the right answers
     gate_exact_slack: float = 0.04  # share of held-out pairs
     gate_min_pairs: int = 8  # fewer held-out pairs: what was just learnt is scored as well
     gate_drift_gain: float = (

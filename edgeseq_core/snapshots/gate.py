@@ -21,15 +21,17 @@ from edgeseq_core.engine import Score
 from edgeseq_core.snapshots.manifest import GateReport, GateScore
 
 DECIDING = ("recent", "probe", "learnt")
+EXACT_ERRORS = 2  # standard errors of right answers: the reference is the luckiest of many
+LEAST_ANSWER_SLACK = 0.02  # probability: while a task begins, all are near zero
 SINCE_DRIFT = "since_drift"  # the part of the recent slice that came after the last drift
 Scores = Mapping[str, Sequence[Score]]  # by held-out set
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """Slack is what a candidate may be worse by, beyond one standard error of the paired difference.
+    """Slack is what a candidate may be worse by, beyond the noise of the paired difference.
 
-    >>> slack = {"loss_slack": 0.01, "answer_slack": 0.02, "exact_slack": 0.05}
+    >>> slack = {"loss_slack": 0.01, "answer_slack": 0.25, "exact_slack": 0.05}
     >>> gate = Gate(loss_clip=2.0, drift_gain=0.1, min_pairs=8, **slack)
     >>> good, bad = [Score(1.0, 10, True)] * 20, [Score(9.0, 10, False)] * 20
     >>> gate.decide({"recent": good}, {"recent": bad}, drift=False).verdict
@@ -42,7 +44,7 @@ class Gate:
 
     loss_clip: float  # nats a token
     loss_slack: float  # nats a token
-    answer_slack: float  # probability
+    answer_slack: float  # share of the reference's probability of the right answers
     exact_slack: float  # share of pairs
     drift_gain: (
         float  # probability of the right answer that is clearly more, beyond a standard error
@@ -80,15 +82,18 @@ class Gate:
             a, b = summary(new).loss, summary(old).loss
             out.append(f"{name} loss {a:.3f} against {b:.3f} nats a token")
         had, has = [answer(s) for s in old], [answer(s) for s in new]
-        if _risen(had, has, self.answer_slack):
-            likely, before = sum(has) / len(has), sum(had) / len(had)
+        likely, before = sum(has) / len(has), sum(had) / len(had)
+        if _risen(had, has, max(LEAST_ANSWER_SLACK, self.answer_slack * before)):
             out.append(f"{name} answers {likely:.3f} likely against {before:.3f}")
         return out
 
     def _less_right(self, new: Sequence[Score], old: Sequence[Score]) -> list[str]:
-        right, before = sum(s.exact for s in new), sum(s.exact for s in old)
-        if before - right <= max(1, self.exact_slack * len(new)):
+        lost = sum(b.exact and not a.exact for a, b in zip(new, old, strict=True))
+        gained = sum(a.exact and not b.exact for a, b in zip(new, old, strict=True))
+        error = math.sqrt(lost + gained)  # McNemar 1947: of the difference, were both equally right
+        if lost - gained <= max(1, self.exact_slack * len(new)) + EXACT_ERRORS * error:
             return []
+        right, before = sum(s.exact for s in new), sum(s.exact for s in old)
         return [f"exact match {right} against {before} of {len(new)}"]
 
     def _loss(self, score: Score) -> float:

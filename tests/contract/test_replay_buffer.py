@@ -347,6 +347,8 @@ def test_the_learner_resumes_from_the_last_step(stores: Stores) -> None:
     state = stores.buffer.state(TASK)
     assert (state.step, state.branch, state.last_step, state.checkpoint) == (7, 0, 7, checkpoint)
     assert stores.buffer.journal(TASK) == ['{"kind":"step","step":1}', '{"n":"ü"}']
+    assert stores.buffer.journal(TASK, after=-1) == ['{"n":"ü"}']
+    assert stores.buffer.journal(TASK, after=-9) == stores.buffer.journal(TASK)
     assert stores.buffer.journal(TASK, after=1) == ['{"n":"ü"}']
 
 

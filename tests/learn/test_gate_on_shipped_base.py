@@ -17,7 +17,7 @@ from tests.corpus.need import need
 need("german_nouns", "lemminflect")
 
 RIGHT, BURST, HELD_OUT = 900, 300, 160
-WORSE = 0.04  # one standard error of an accuracy on 160 pairs is 0.03 to 0.04
+WORSE = 0.06  # two standard errors of a change on 160 pairs; without the reference it fell by 0.11 and 0.17
 EVERY_STEP = LearningSettings(gate_interval_s=0.0)
 
 
