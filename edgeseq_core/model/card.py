@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from edgeseq_core.errors import SnapshotError
 from edgeseq_core.model.base_file import BaseHeader
+from edgeseq_core.model.pretrain import PretrainSettings
+
+ALWAYS = ("preset", "steps", "batch", "seed")
+WHERE_CHANGED = ("learning_rate", "warmup_steps", "device", "precision")
 
 
-def model_card(header: BaseHeader, file: Path) -> str:
-    """Markdown text; raises SnapshotError for a base whose header does not tell (an unfinished one)."""
+def model_card(header: BaseHeader, file: Path, seconds: float) -> str:
+    """Markdown text for a base that took so many seconds to train.
+
+    Raises SnapshotError for a base whose header does not tell how it was made (an unfinished one).
+    """
     notes, config = header.notes, header.config
     if "dev_exact" not in notes:
         raise SnapshotError(f"{file} was written in the middle of training: let the run end")
     settings, tasks, exact = notes["settings"], notes["tasks"], notes["dev_exact"]
-    command = " ".join(
-        (
-            f"edgeseq pretrain {file.name} --preset {settings['preset']}",
-            f"--steps {settings['steps']} --batch {settings['batch']} --seed {settings['seed']}",
-        )
-    )
     rows = [
         f"| {name} | {pairs:,} | {100 * exact[name]:.1f} |"
         if name in exact
@@ -36,8 +40,8 @@ def model_card(header: BaseHeader, file: Path) -> str:
             "stored as int8 per row; the base that tasks are taught on. Version "
             f"{notes['version']}, sha256 `{header.digest}`.",
             "",
-            f"Made by `{command}` in {notes['seconds'] / 60:.0f} minutes on {settings['threads']} "
-            "CPU thread(s) from data of Python packages (extra `pretrain` pins them), each under its own "
+            f"Made by `{command(file, settings)}` in {seconds / 60:.0f} minutes on {_where(settings)} "
+            "from data of Python packages (extra `pretrain` pins them), each under its own "
             "licence; no rows of data are shipped. It saw nothing that is held out (`int(md5(folded "
             "source), 16) % 10 == 0`), no dev or test source of the SIGMORPHON 2021 G2P and historical "
             "spelling benchmarks, and no pair or output format of the demo tasks.",
@@ -50,3 +54,17 @@ def model_card(header: BaseHeader, file: Path) -> str:
             "",
         )
     )
+
+
+def command(file: Path, settings: Mapping[str, Any]) -> str:
+    """What makes the base again."""
+    normal = {field.name: field.default for field in fields(PretrainSettings)}
+    changed = [n for n in WHERE_CHANGED if n in settings and settings[n] != normal[n]]
+    flags = [f"--{name.replace('_', '-')} {settings[name]}" for name in (*ALWAYS, *changed)]
+    return " ".join((f"edgeseq pretrain {file.name}", *flags))
+
+
+def _where(settings: Mapping[str, Any]) -> str:
+    if settings.get("device", "cpu") == "cuda":
+        return f"a GPU in {settings['precision']}"
+    return f"{settings['threads']} CPU thread(s)"

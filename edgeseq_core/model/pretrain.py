@@ -1,44 +1,49 @@
 """Make a base: train an EdgeFormer on many real tasks, then freeze it as int8.
 
-While it trains each task has only task tokens and a task vector of its own; the encoder is
-task-agnostic.  What a new task starts from is the mean of them.
+A run keeps a folder beside the base it makes.  Killed at any step and started again, it makes the same
+bytes as one that was never stopped: its checkpoint holds weights, moments, both random states and the
+position in the data.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeseq_core import __version__
-from edgeseq_core.model.base_file import write_base
-from edgeseq_core.model.batch import pad
-from edgeseq_core.model.config import ModelConfig, preset
-from edgeseq_core.model.edgeformer import BaseWeights, EdgeFormer
-from edgeseq_core.text.vocabulary import BOS, EOS, FIRST_BYTE, PAD, Vocabulary
+from edgeseq_core.errors import ConfigError
+from edgeseq_core.model.config import PRESETS, preset
+from edgeseq_core.model.mixture_batches import MixtureBatches, Pairs
+from edgeseq_core.model.objective import Labels, Objective
+from edgeseq_core.model.run_folder import RunFolder
+from edgeseq_core.model.trainee import Trainee
+from edgeseq_core.text.vocabulary import PAD, Vocabulary
 
-Pairs = Sequence[tuple[str, str]]
-
-SAVE_EVERY_STEPS = 1_000  # the base so far is written, so that a long run can be tried early
+SAVE_EVERY_S = 60.0  # a killed run loses so much work; writing 10 M numbers takes about a second
+DEV_EVERY_REPORTS = 10
+DEV_SAMPLE = 8  # pairs a task in the dev curve; the last report has all of them
+CLIP_NORM = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings:
-    """How long and how a base is trained."""
+    """How long and how a base is trained; raises ConfigError for what cannot be run."""
 
     preset: str = "128"
     steps: int = 14_000
-    batch: int = 64  # pairs
-    learning_rate: float = 2e-3
+    batch: int = 64  # pairs a step, on average: steps have about equal tokens
+    learning_rate: float | None = None  # None: by the width, see `peak_learning_rate`
     warmup_steps: int = 400
     final_ratio: float = 0.02  # of the learning rate, at the last step
     label_smoothing: float = 0.05
@@ -48,28 +53,41 @@ class PretrainSettings:
     min_count: int = 20
     seed: int = 1
     threads: int = 1
+    device: str = "cpu"
+    precision: str = "fp32"  # or bf16: matrix products in bfloat16, weights and moments in fp32
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ConfigError(
+                f"preset {self.preset} is unknown: choose one of {', '.join(PRESETS)}"
+            )
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("PyTorch sees no CUDA device here: choose --device cpu")
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate after the warm-up; without one given, 0.002 at width 128, ~ 1 / sqrt(width)."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 2e-3 * math.sqrt(128 / PRESETS[self.preset]["d_model"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PretrainReport:
     """Progress of a run: yielded every ``report_every`` steps, and once at the end with dev scores."""
 
     step: int
-    loss: float
-    seconds: float
-    dev_exact: Mapping[str, float] | None = None
+    learning_rate: float
+    loss: float  # nats a token, mean of about the last ``report_every`` steps
+    accuracy: float  # share of training tokens right, likewise
+    seconds: float  # of training, before and after a resumption
+    dev_accuracy: float | None = None  # share of a few dev pairs right, mean of the tasks
+    dev_exact: Mapping[str, float] | None = None  # of all dev pairs, by task
 
-
-class TaskStarts(nn.Module):
-    """Task tokens ``[T, K, D]`` and vectors ``[T, D]`` of the tasks a base is trained on."""
-
-    def __init__(self, tasks: int, config: ModelConfig) -> None:
-        super().__init__()
-        self.tokens = nn.Parameter(torch.randn(tasks, config.task_tokens, config.d_model) * 0.02)
-        self.vectors = nn.Parameter(torch.zeros(tasks, config.d_model))
-
-    def weights(self, model: EdgeFormer, index: Tensor) -> BaseWeights:
-        return BaseWeights(model, self.tokens[index], self.vectors[index][:, None])
+    @property
+    def row(self) -> dict[str, float | None]:
+        """Its row in the curves."""
+        return {name: value for name, value in vars(self).items() if name != "dev_exact"}
 
 
 def pretrain(
@@ -78,72 +96,171 @@ def pretrain(
     out: Path,
     settings: PretrainSettings,
     *,
-    report_every: int = 200,
+    report_every: int = 50,
+    trainee: Trainee | None = None,
+    objective: Objective | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> Iterator[PretrainReport]:
-    """Train a base on ``train`` and write it to ``out``; the last report has exact match on ``dev``."""
+    """Train a base on ``train`` and write it to ``out``, or go on with the run that is there.
+
+    ``trainee`` (None: random weights) and ``objective`` (None: the labels) are what is trained and for
+    what; ``origin`` tells where they come from, in the base's notes.  The last report has exact match
+    on ``dev``.  Raises ConfigError when the run that is there has other settings or data.
+    """
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    rng = random.Random(settings.seed)
-    vocabulary = build_vocabulary(train, settings)
-    config = preset(settings.preset, vocabulary_size=len(vocabulary))
-    model, names = EdgeFormer(config), sorted(train)
-    starts = TaskStarts(len(names), config)
-    parameters = [*model.parameters(), *starts.parameters()]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
-    began, running = time.monotonic(), 0.0
-    batches = _batches(train, names, vocabulary, settings, rng)
-    for step in range(1, settings.steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * _schedule(step, settings)
-        source, symbols, target, index = next(batches)
-        logits = model(source, target[:, :-1], starts.weights(model, index), symbols)
-        loss = F.cross_entropy(
-            logits.flatten(0, 1),
-            target[:, 1:].flatten(),
-            ignore_index=PAD,
-            label_smoothing=settings.label_smoothing,
-        )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        running += (loss.item() - running) / min(step, report_every)
-        if step % report_every == 0 and step < settings.steps:
-            yield PretrainReport(step, running, time.monotonic() - began)
-        if step % SAVE_EVERY_STEPS == 0 and step < settings.steps:
-            _write(out, model, starts, vocabulary, {"settings": asdict(settings), "step": step})
-    seconds = time.monotonic() - began
-    exact = {
-        name: dev_exact(model, starts, at, dev[name], vocabulary)
-        for at, name in enumerate(names)
-        if dev.get(name)
+    trainee = trainee or _new(train, settings)
+    identity = {
+        "settings": asdict(settings),
+        "data": _digest(train),
+        "origin": dict(origin or {}),
+        "version": __version__,
     }
+    folder, run = RunFolder(out, identity), Training(trainee, train, settings, objective)
+    rows: list[dict[str, float | None]] = []
+    if (kept := folder.load()) is not None:
+        state, tensors = kept
+        run.restore(state["run"], tensors)
+        rows = state["rows"]
+    saved = time.monotonic()
+    began = saved - run.seconds
+    while run.step < settings.steps:
+        run.advance(window=report_every)
+        now = time.monotonic()
+        run.seconds = now - began
+        last = run.step == settings.steps
+        if run.step % report_every == 0 and not last:
+            sampled = run.step // report_every % DEV_EVERY_REPORTS == 0
+            report = run.report(_dev_accuracy(trainee, dev) if sampled else None)
+            rows.append(report.row)
+            yield report
+        if now - saved >= SAVE_EVERY_S or last:
+            folder.save({"run": run.state(), "rows": rows}, run.tensors())
+            folder.write_curves(rows)
+            trainee.write(out, {**identity, "step": run.step})
+            saved = now
+    exact = {name: trainee.dev_exact(name, dev[name]) for name in trainee.names if dev.get(name)}
     notes = {
         "version": __version__,
         "settings": asdict(settings),
-        "tasks": {name: len(train[name]) for name in names},
+        "tasks": {name: len(train[name]) for name in trainee.names},
         "dev_exact": exact,
-        "seconds": round(seconds),
+        **({"origin": dict(origin)} if origin else {}),
     }
-    _write(out, model, starts, vocabulary, notes)
-    yield PretrainReport(settings.steps, running, seconds, exact)
+    trainee.write(out, notes)
+    report = run.report(_dev_accuracy(trainee, dev), exact)
+    folder.write_curves([*rows, report.row])
+    yield report
 
 
-def _write(
-    out: Path,
-    model: EdgeFormer,
-    starts: TaskStarts,
-    vocabulary: Vocabulary,
-    notes: Mapping[str, Any],
-) -> None:
-    """The base so far; a new task starts from the mean of the tasks' tokens and vectors."""
-    with torch.no_grad():
-        model.task_tokens.copy_(starts.tokens.mean(0))
-        model.task_vector.copy_(starts.vectors.mean(0))
-    tensors = {name: p.detach().numpy() for name, p in model.named_parameters()}
-    write_base(out, tensors, config=model.config, vocabulary=vocabulary, notes=notes)
+class Training:
+    """A run between two steps: everything that decides the next one."""
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        train: Mapping[str, Pairs],
+        settings: PretrainSettings,
+        objective: Objective | None = None,
+    ) -> None:
+        self.trainee, self.settings = trainee.to(settings.device), settings
+        self._objective = objective or Labels(smoothing=settings.label_smoothing)
+        self._batches = MixtureBatches(
+            [train[name] for name in trainee.names],
+            trainee.vocabulary,
+            batch=settings.batch,
+            size_exponent=settings.size_exponent,
+            byte_dropout=settings.byte_dropout,
+            seed=settings.seed,
+        )
+        self._optimizer = torch.optim.AdamW(
+            trainee.parameters(),
+            lr=settings.peak_learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=0.01,
+            fused=True,
+        )
+        self.step, self.seconds, self.loss, self.accuracy = 0, 0.0, 0.0, 0.0
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the step taken last: linear warm-up, then half a cosine."""
+        s = self.settings
+        if self.step < s.warmup_steps:
+            return s.peak_learning_rate * self.step / s.warmup_steps
+        done = (self.step - s.warmup_steps) / max(1, s.steps - s.warmup_steps)
+        half_cosine = 0.5 * (1 + math.cos(math.pi * done))
+        return s.peak_learning_rate * (s.final_ratio + (1 - s.final_ratio) * half_cosine)
+
+    def advance(self, *, window: int) -> int:
+        """One step; loss and accuracy become means of about ``window`` steps.  Returns its pairs."""
+        self.step += 1
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        batch = next(self._batches).to(self.trainee.device)
+        with self._precision():
+            scores = self.trainee(
+                batch.source, batch.target[:, :-1], batch.tasks, batch.symbols
+            )
+        loss = self._objective(scores.float(), batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.trainee.parameters(), CLIP_NORM)
+        self._optimizer.step()
+        wanted = batch.target[:, 1:]
+        right = (scores.argmax(-1) == wanted)[wanted != PAD].float().mean()
+        share = 1 / min(self.step, window)
+        self.loss += (loss.item() - self.loss) * share
+        self.accuracy += (right.item() - self.accuracy) * share
+        return len(wanted)
+
+    def report(
+        self, dev_accuracy: float | None, dev_exact: Mapping[str, float] | None = None
+    ) -> PretrainReport:
+        """Where the run is."""
+        return PretrainReport(
+            step=self.step,
+            learning_rate=self.learning_rate,
+            loss=self.loss,
+            accuracy=self.accuracy,
+            seconds=self.seconds,
+            dev_accuracy=dev_accuracy,
+            dev_exact=dev_exact,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """What `tensors` does not hold, as JSON."""
+        named = {name: getattr(self, name) for name in ("step", "seconds", "loss", "accuracy")}
+        return {**named, "position": self._batches.position()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, moments and torch's random state."""
+        moments = {
+            f"moments.{at}.{name}": value
+            for at, of_one in self._optimizer.state_dict()["state"].items()
+            for name, value in of_one.items()
+        }
+        return {**self.trainee.state_dict(), **moments, "random": torch.get_rng_state()}
+
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Become the run that `state` and `tensors` were taken from."""
+        for name in ("step", "seconds", "loss", "accuracy"):
+            setattr(self, name, state[name])
+        self._batches.seek(state["position"])
+        self.trainee.load_state_dict({name: tensors[name] for name in self.trainee.state_dict()})
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("moments."):
+                _, at, kind = name.split(".")
+                moments.setdefault(int(at), {})[kind] = tensor
+        of_all = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": of_all})
+        torch.set_rng_state(tensors["random"])
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.settings.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.settings.device, dtype=torch.bfloat16)
 
 
 def build_vocabulary(train: Mapping[str, Pairs], settings: PretrainSettings) -> Vocabulary:
@@ -159,74 +276,21 @@ def build_vocabulary(train: Mapping[str, Pairs], settings: PretrainSettings) -> 
     return Vocabulary(sorted(kept))
 
 
-@torch.no_grad()
-def dev_exact(
-    model: EdgeFormer, starts: TaskStarts, task: int, pairs: Pairs, vocabulary: Vocabulary
-) -> float:
-    """Share of pairs whose every next token is right under teacher forcing (= greedy exact match)."""
-    right = 0
-    for at in range(0, len(pairs), 256):
-        chunk = pairs[at : at + 256]
-        source = pad([[*vocabulary.encode(s), EOS] for s, _ in chunk])
-        target = pad([[BOS, *vocabulary.encode(t), EOS] for _, t in chunk])
-        index = torch.full((len(chunk),), task)
-        best = model(source, target[:, :-1], starts.weights(model, index)).argmax(-1)
-        wanted = target[:, 1:]
-        right += int(((best == wanted) | (wanted == PAD)).all(1).sum())
-    return right / len(pairs)
+def _new(train: Mapping[str, Pairs], settings: PretrainSettings) -> Trainee:
+    vocabulary = build_vocabulary(train, settings)
+    config = preset(settings.preset, vocabulary_size=len(vocabulary))
+    return Trainee.new(config, sorted(train), vocabulary)
 
 
-def _schedule(step: int, settings: PretrainSettings) -> float:
-    if step < settings.warmup_steps:
-        return step / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    low = settings.final_ratio
-    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
+def _dev_accuracy(trainee: Trainee, dev: Mapping[str, Pairs]) -> float | None:
+    scored = [trainee.dev_exact(n, dev[n][:DEV_SAMPLE]) for n in trainee.names if dev.get(n)]
+    return sum(scored) / len(scored) if scored else None
 
 
-def _batches(
-    train: Mapping[str, Pairs],
-    names: Sequence[str],
-    vocabulary: Vocabulary,
-    settings: PretrainSettings,
-    rng: random.Random,
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Sources, the symbols that they stand for, targets and tasks, in batches of about equal lengths.
-
-    A pool is drawn, sorted by length, cut, shuffled.
-    """
-    shares = [len(train[name]) ** settings.size_exponent for name in names]
-    while True:
-        pool = []
-        for task in rng.choices(range(len(names)), shares, k=16 * settings.batch):
-            source, target = rng.choice(train[names[task]])
-            spelt = rng.random() < settings.byte_dropout
-            known = vocabulary.encode(source)
-            ids, stands_for = _spell(source, vocabulary, rng) if spelt else (known, known)
-            wanted = [BOS, *vocabulary.encode(target), EOS]
-            pool.append(([*ids, EOS], [*stands_for, EOS], wanted, task))
-        pool.sort(key=lambda row: (len(row[0]) + len(row[2]), len(row[0])))
-        cuts = list(range(0, len(pool), settings.batch))
-        rng.shuffle(cuts)
-        for at in cuts:
-            sources, symbols, targets, tasks = zip(*pool[at : at + settings.batch], strict=True)
-            yield pad(sources), pad(symbols), pad(targets), torch.tensor(tasks)
-
-
-def _spell(text: str, vocabulary: Vocabulary, rng: random.Random) -> tuple[list[int], list[int]]:
-    """Ids of a text with about a third of its characters as bytes, so that byte rows are trained.
-
-    Beside them the symbol that each stands for: a spelt character can be copied as the character.
-    """
-    ids: list[int] = []
-    symbols: list[int] = []
-    for character in text:
-        known = vocabulary.encode(character)
-        if rng.random() < 1 / 3:
-            spelt = [FIRST_BYTE + byte for byte in character.encode()]
-            ids.extend(spelt)
-            symbols.extend(known * len(spelt) if len(known) == 1 else known)
-        else:
-            ids.extend(known)
-            symbols.extend(known)
-    return ids, symbols
+def _digest(train: Mapping[str, Pairs]) -> str:
+    """What the data is, whatever the order of its tasks."""
+    made = hashlib.sha256()
+    for name in sorted(train):
+        pairs: Sequence[tuple[str, str]] = train[name]
+        made.update(json.dumps([name, pairs]).encode())
+    return made.hexdigest()

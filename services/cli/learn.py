@@ -1,4 +1,4 @@
-"""``edgeseq learn`` and ``pretrain``: the model in one process, without servers."""
+"""``edgeseq learn``: the learner over a file, in one process, without servers."""
 
 from __future__ import annotations
 
@@ -87,51 +87,6 @@ def split(pairs: list[Pair]) -> tuple[list[Pair], list[Pair]]:
 
     held_out = [pair for pair in pairs if is_held_out(pair[0])]
     return [pair for pair in pairs if not is_held_out(pair[0])], held_out
-
-
-def pretrain(
-    out: Annotated[Path, Parameter(help="Where the base is written (safetensors).")],
-    /,
-    *,
-    preset: Annotated[str, Parameter(help="Size of the model.")] = "128",
-    steps: Annotated[int, Parameter(help="Training steps.")] = 14_000,
-    batch: Annotated[int, Parameter(help="Pairs a step.")] = 64,
-    seed: Annotated[int, Parameter(help="Decides data order and initial weights.")] = 1,
-    threads: Annotated[int, Parameter(help="Threads that compute.")] = 1,
-    common: Format = Format(),  # noqa: B008 - frozen
-) -> None:
-    """Make a base from the data of installed packages; it saw nothing that is held out."""
-    from .extras import learner_extra
-    from .files import require_writable
-
-    require_writable(out)
-    with learner_extra():
-        from edgeseq_core.model.base_file import read_header
-        from edgeseq_core.model.card import model_card
-        from edgeseq_core.model.pretrain import PretrainSettings
-        from edgeseq_core.model.pretrain import pretrain as run
-    from edgeseq_core.corpus import mixture
-
-    settings = PretrainSettings(preset=preset, steps=steps, batch=batch, seed=seed, threads=threads)
-    loaded = mixture.load(seed)
-    for progress in run(loaded.train, loaded.dev, out, settings):
-        if common.as_json:
-            emit(
-                {
-                    "step": progress.step,
-                    "loss": round(progress.loss, 4),
-                    "seconds": round(progress.seconds, 1),
-                    "dev_exact": dict(progress.dev_exact) if progress.dev_exact else None,
-                }
-            )
-            continue
-        say(f"step {progress.step}  loss {progress.loss:.3f}  {progress.seconds:.0f} s")
-        for name, exact in (progress.dev_exact or {}).items():
-            say(f"  {name}: {exact:.1%} of dev right")
-    card = out.with_suffix(".md")
-    card.write_text(model_card(read_header(out), out))
-    if not common.as_json:
-        say(f"wrote {out} and its model card {card}")
 
 
 def _print(

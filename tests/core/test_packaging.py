@@ -18,7 +18,8 @@ def project() -> dict[str, Any]:
 
 def test_data_packages_have_the_pins_that_errors_name() -> None:
     extras = project()["optional-dependencies"]
-    assert sorted(extras["demo"] + extras["pretrain"]) == sorted(REQUIREMENTS.values())
+    pinned = [one for one in extras["demo"] + extras["pretrain"] if "==" in one]
+    assert sorted(pinned) == sorted(REQUIREMENTS.values())
 
 
 def test_every_dependency_has_a_floor_and_a_ceiling_or_a_pin() -> None:
