@@ -30,11 +30,17 @@ def widen_ffns(
     encoder, decoder = encoder_ffn or config.encoder_ffn, decoder_ffn or config.decoder_ffn
     if config.decoder_ffn == 0 < decoder:
         raise ValueError("this base has no decoder FFN to widen: widen the encoder's")
-    return _carry(model, replace(config, encoder_ffn=encoder, decoder_ffn=decoder))
+    groups, layers = range(config.ffn_groups), range(config.decoder_layers)
+    of_groups = (
+        *(encoder_ffn or config.encoder_width(group) for group in groups),
+        *(decoder_ffn or config.decoder_width(layer) for layer in layers),
+    )
+    wider = replace(config, encoder_ffn=encoder, decoder_ffn=decoder)
+    return _carry(model, replace(wider, group_ffn=of_groups if config.group_ffn else ()))
 
 
 def add_heads(model: EdgeFormer, heads: int) -> EdgeFormer:
-    """More heads of the same width (section 3.2), of keys and values in proportion.
+    """More heads of the same width (section 3.2), as many in every group; of keys and values in proportion.
 
     Raises ValueError for fewer, and where shared keys would have to be split.
     """
@@ -42,8 +48,8 @@ def add_heads(model: EdgeFormer, heads: int) -> EdgeFormer:
     if heads * config.key_heads % config.heads:
         raise ValueError("heads of keys and values cannot grow in proportion: choose a multiple")
     key_heads = heads * config.key_heads // config.heads
-    width = config.head_width
-    return _carry(model, replace(config, heads=heads, key_heads=key_heads, head_size=width))
+    shape = {"heads": heads, "key_heads": key_heads, "head_size": config.head_width}
+    return _carry(model, replace(config, **shape, group_heads=()))
 
 
 def add_encoder_layers(model: EdgeFormer, layers: int) -> EdgeFormer:

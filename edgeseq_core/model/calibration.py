@@ -255,9 +255,10 @@ FACTORS: Mapping[str, tuple[str | None, str | None, str | None]] = {
 
 def factor_widths(site: Site, config: ModelConfig) -> dict[str, int]:
     """How many numbers each factor of a site has."""
-    d, kv = config.d_model, config.kv_width
+    d = config.d_model
     if site.kind == "attention":
-        return {"logit": config.heads, "key": kv, "value": kv, "scale": d, "shift": d}
+        heads, kv = site.shapes["q"][0] // config.head_width, site.shapes["k"][0]
+        return {"logit": heads, "key": kv, "value": kv, "scale": d, "shift": d}
     if site.kind == "ffn":
         return {"hidden": site.shapes["up"][0], "scale": d, "shift": d}
     return {"logit": 1, "key": config.head_width, "gate": 1}

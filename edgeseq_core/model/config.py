@@ -14,6 +14,10 @@ class ModelConfig:
     FFN group ``l % ffn_groups``; decoder layer ``j`` borrows attention groups ``2j`` and ``2j + 1`` for
     its self- and cross-attention (EdgeFormer, arXiv 2202.07959, section 3; public code).  With one FFN
     group and ``decoder_ffn = 0`` this is One Wide FFN (arXiv 2309.01826).
+
+    A pruned base has ``group_heads``, the heads of each attention group, or ``group_ffn``, the widths of
+    each FFN group and then of each decoder layer's FFN; empty, all are as wide as ``heads``,
+    ``encoder_ffn`` and ``decoder_ffn`` say.  As many heads as before share one of keys and values.
     """
 
     vocabulary_size: int
@@ -36,8 +40,12 @@ class ModelConfig:
     positions: Literal["rotary", "linear"] = "rotary"
     encoder_mixer: Literal["attention", "retention"] = "attention"
     decoder_mixer: Literal["attention", "retention"] = "attention"
+    group_heads: tuple[int, ...] = ()
+    group_ffn: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("group_heads", "group_ffn"):  # JSON has no tuples
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.head_size % 4 or (not self.head_size and self.d_model % (4 * self.heads)):
             raise ValueError("d_model must be a multiple of 4 * heads (half of a head is rotary)")
         if self.attention_groups < 2 * self.decoder_layers:
@@ -48,23 +56,59 @@ class ModelConfig:
             raise ValueError("adaptation_size goes with adapters and prefixes, and only with them")
         if self.adaptation == "prefix" and self.encoder_mixer != "attention":
             raise ValueError("a prefix needs attention in the encoder")
+        self._check_groups()
+
+    def _check_groups(self) -> None:
+        if len(self.group_heads) not in (0, self.attention_groups):
+            raise ValueError("group_heads has the heads of each attention group, or is empty")
+        if len(self.group_ffn) not in (0, self.ffn_groups + self.decoder_layers):
+            raise ValueError("group_ffn has a width a group and a decoder layer, or is empty")
+        if self.group_ffn and any(
+            bool(width) != bool(self.decoder_ffn) for width in self.group_ffn[self.ffn_groups :]
+        ):
+            raise ValueError("every decoder layer has an FFN, or none has")
+        if any(not 0 < h <= self.heads or h % self.heads_together for h in self.group_heads):
+            raise ValueError("group_heads are at most heads, and whole shares of keys and values")
+        if self.group_heads and self.numbered_heads:
+            raise ValueError("all groups have the same heads where a head's number decides its reach")
 
     @property
     def head_width(self) -> int:
         return self.head_size or self.d_model // self.heads
 
     @property
-    def width(self) -> int:
-        """Of all heads of queries together."""
-        return self.heads * self.head_width
-
-    @property
     def kv_heads(self) -> int:
         return self.key_heads or self.heads
 
     @property
-    def kv_width(self) -> int:
-        return self.kv_heads * self.head_width
+    def heads_together(self) -> int:
+        """Heads that go together when some are pruned: those that share one of keys and values.
+
+        Where all share it, each can go alone.
+        """
+        return 1 if self.kv_heads == 1 else self.heads // self.kv_heads
+
+    @property
+    def numbered_heads(self) -> bool:
+        """Whether a head's number decides how far it sees, so that none can be taken out."""
+        mixers = (self.encoder_mixer, self.decoder_mixer)
+        return self.positions == "linear" or "retention" in mixers
+
+    def attention_width(self, group: int) -> int:
+        """Of all heads of queries of an attention group together."""
+        return self.head_width * (self.group_heads[group] if self.group_heads else self.heads)
+
+    def kv_width(self, group: int) -> int:
+        """Of all heads of keys, or of values, of an attention group together."""
+        return max(self.head_width, self.attention_width(group) * self.kv_heads // self.heads)
+
+    def encoder_width(self, group: int) -> int:
+        """Hidden units of an FFN group."""
+        return self.group_ffn[group] if self.group_ffn else self.encoder_ffn
+
+    def decoder_width(self, layer: int) -> int:
+        """Hidden units of a decoder layer's FFN."""
+        return self.group_ffn[self.ffn_groups + layer] if self.group_ffn else self.decoder_ffn
 
     @property
     def parameters(self) -> int:
@@ -74,30 +118,32 @@ class ModelConfig:
     @property
     def core_parameters(self) -> int:
         """The same without embeddings and the vocabulary's bias, as papers count."""
-        d, width, kv = self.d_model, self.width, self.kv_width
-        attention_groups = max(
-            min(self.attention_groups, self.encoder_layers), 2 * self.decoder_layers
+        d, encoder, decoder = self.d_model, range(self.encoder_layers), range(self.decoder_layers)
+        in_cycle = [layer % self.attention_groups for layer in encoder]
+        attention_uses = [*in_cycle, *range(2 * self.decoder_layers)]
+        ffn_uses = [layer % self.ffn_groups for layer in encoder]
+        attention_groups, ffn_groups = sorted(set(attention_uses)), sorted(set(ffn_uses))
+        small = [self.decoder_width(layer) for layer in decoder] if self.decoder_ffn else []
+        matrices = sum(self.attention_width(g) + self.kv_width(g) for g in attention_groups)
+        matrices += sum(self.encoder_width(g) for g in ffn_groups) + sum(small)
+        biased = (  # where there are biases: at each use, or at each group that is shared
+            (attention_uses, ffn_uses, 2 * small)
+            if self.adaptation == "bias"
+            else (attention_groups, ffn_groups, small)
         )
-        ffn_groups = min(self.ffn_groups, self.encoder_layers)
-        # An attention, an encoder FFN, a decoder FFN: numbers in the matrices, in the biases.
-        attention, attention_bias = 2 * d * (width + kv), width + 2 * kv + d
-        ffn, ffn_bias = 2 * d * self.encoder_ffn, self.encoder_ffn + d
-        small, small_bias = 2 * d * self.decoder_ffn, self.decoder_ffn + d
-        matrices = attention_groups * attention + ffn_groups * ffn + self.decoder_layers * small
-        if self.adaptation == "bias":  # of each use
-            uses = self.encoder_layers + 2 * self.decoder_layers, self.encoder_layers, 2
-        else:  # of each matrix
-            uses = attention_groups, ffn_groups, 1
-        biases = uses[0] * attention_bias + uses[1] * ffn_bias
-        norms = 2 * self.encoder_layers + 2 * self.decoder_layers
-        if self.decoder_ffn:
-            biases += self.decoder_layers * uses[2] * small_bias
-            norms += self.decoder_layers
+        biases = sum(self.attention_width(g) + 2 * self.kv_width(g) + d for g in biased[0])
+        biases += sum(self.encoder_width(g) + d for g in biased[1])
+        biases += sum(width + d for width in biased[2])
+        norms = 2 * self.encoder_layers + 2 * self.decoder_layers + len(small)
         norm = (norms + 2) * d if self.norm == "pre-rms" else norms * 2 * d
-        own = {"bias": 0, "adapter": 2 * d + width + kv, "prefix": 2 * kv}[self.adaptation]
-        adaptation = self.encoder_layers * self.adaptation_size * own
+        of_layer = {
+            "bias": lambda _group: 0,
+            "adapter": lambda g: 2 * d + self.attention_width(g) + self.kv_width(g),
+            "prefix": lambda g: 2 * self.kv_width(g),
+        }[self.adaptation]
+        adaptation = self.adaptation_size * sum(map(of_layer, in_cycle))
         copy = 2 * self.head_width * (d + 1) + d + 1 if self.output == "copy" else 0
-        return matrices + biases + norm + adaptation + copy + (self.task_tokens + 1) * d
+        return 2 * d * matrices + biases + norm + adaptation + copy + (self.task_tokens + 1) * d
 
     def to_json(self) -> dict[str, Any]:
         """A plain mapping for the base's header."""
@@ -150,5 +196,6 @@ def one_wide_ffn(config: ModelConfig) -> ModelConfig:
     >>> one_wide_ffn(preset("128", vocabulary_size=1200)).encoder_ffn
     1152
     """
-    width = config.ffn_groups * config.encoder_ffn + config.decoder_layers * config.decoder_ffn
-    return replace(config, ffn_groups=1, encoder_ffn=width, decoder_ffn=0)
+    width = sum(map(config.encoder_width, range(config.ffn_groups)))
+    width += sum(map(config.decoder_width, range(config.decoder_layers)))
+    return replace(config, ffn_groups=1, encoder_ffn=width, decoder_ffn=0, group_ffn=())

@@ -109,13 +109,20 @@ class EdgeFormer(nn.Module):
         """Put the parts that have no parameters of their own where they work."""
         config = self.config
         self._adapted = self.adaptation.matrix
+
+        def mixer(kind: str, group: int = 0) -> TokenMixer:
+            if kind == "retention":
+                return Retention(config)
+            return SoftmaxAttention(config, self.positions, group)
+
         self.cross = SoftmaxAttention(config, self.positions)
-        mixers: dict[str, TokenMixer] = {"attention": self.cross, "retention": Retention(config)}
         self.encoder_mixers = [
-            self.adaptation.mixer(mixers[config.encoder_mixer], f"encoder.{layer}.self")
+            self.adaptation.mixer(mixer(config.encoder_mixer), f"encoder.{layer}.self")
             for layer in range(config.encoder_layers)
         ]
-        self.decoder_mixer = mixers[config.decoder_mixer]
+        self.decoder_mixers = [
+            mixer(config.decoder_mixer, 2 * layer) for layer in range(config.decoder_layers)
+        ]
         self.output: Output = OUTPUTS[config.output](config)
         self._decoder_feed = self._feed if config.decoder_ffn else _pass
 
@@ -171,7 +178,8 @@ class EdgeFormer(nn.Module):
         for layer in range(self.config.decoder_layers):
             name, site = f"decoder.{layer}", f"decoder.{layer}.self"
             q, k, v = self._qkv(self.norms.before(x, site), site, weights)
-            mixed = self.decoder_mixer.onward(q, k, v, cache.states[layer] if cache else None)
+            state = cache.states[layer] if cache else None
+            mixed = self.decoder_mixers[layer].onward(q, k, v, state)
             x = self.norms.after(x, weights.project(_merge(mixed), site, "o"), site)
             x = self._decoder_feed(x, f"{name}.ffn", f"{name}.ffn1", weights)
             site = f"{name}.cross"
@@ -201,8 +209,8 @@ class EdgeFormer(nn.Module):
 
     def new_cache(self, rows: int, max_tokens: int) -> Cache:
         """An empty cache for ``rows`` rows of at most ``max_tokens`` tokens."""
-        mixer, layers = self.decoder_mixer, range(self.config.decoder_layers)
-        return Cache([mixer.new_state(rows, max_tokens, self.embedding) for _ in layers])
+        like = self.embedding
+        return Cache([one.new_state(rows, max_tokens, like) for one in self.decoder_mixers])
 
     # --- parts -----------------------------------------------------------------------------------
 

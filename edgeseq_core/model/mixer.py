@@ -61,11 +61,13 @@ class SoftmaxAttention:
 
     Source: grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245), multi-query (Shazeer 2019,
     arXiv 1911.02150) at one head.
+
+    Only what a state has room for depends on the ``group`` of matrices that it stands in.
     """
 
-    def __init__(self, config: ModelConfig, positions: Positions) -> None:
+    def __init__(self, config: ModelConfig, positions: Positions, group: int = 0) -> None:
         self._positions, self._grouped = positions, config.kv_heads != config.heads
-        self._shape = config.kv_heads, config.head_width
+        self._shape = config.kv_width(group) // config.head_width, config.head_width
 
     def both_ways(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor) -> Tensor:
         k = self._positions.turn(k, 0)

@@ -41,13 +41,13 @@ def sites(config: ModelConfig) -> list[Site]:
         attention, ffn = layer % config.attention_groups, layer % config.ffn_groups
         name = f"encoder.{layer}"
         out.append(_attention(f"{name}.self", attention, config))
-        out.append(_ffn(f"{name}.ffn", f"ffn{ffn}", config.encoder_ffn, config))
+        out.append(_ffn(f"{name}.ffn", f"ffn{ffn}", config.encoder_width(ffn), config))
     for layer in range(config.decoder_layers):
-        name, small = f"decoder.{layer}", f"small{layer}"
+        name, small, width = f"decoder.{layer}", f"small{layer}", config.decoder_width(layer)
         out.append(_attention(f"{name}.self", 2 * layer, config))
-        out.append(_ffn(f"{name}.ffn1", small, config.decoder_ffn, config))
+        out.append(_ffn(f"{name}.ffn1", small, width, config))
         out.append(_attention(f"{name}.cross", 2 * layer + 1, config))
-        out.append(_ffn(f"{name}.ffn2", small, config.decoder_ffn, config))
+        out.append(_ffn(f"{name}.ffn2", small, width, config))
     if config.output == "copy":
         c, d = config.head_width, config.d_model
         out.append(Site(COPY_SITE, "copy", "copy", {"q": (c, d), "k": (c, d), "gate": (1, d)}))
@@ -55,7 +55,7 @@ def sites(config: ModelConfig) -> list[Site]:
 
 
 def _attention(name: str, group: int, config: ModelConfig) -> Site:
-    d, width, kv = config.d_model, config.width, config.kv_width
+    d, width, kv = config.d_model, config.attention_width(group), config.kv_width(group)
     shapes = {"q": (width, d), "k": (kv, d), "v": (kv, d), "o": (d, width)}
     return Site(name, "attention", f"attention{group}", shapes)
 

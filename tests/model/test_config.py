@@ -1,6 +1,8 @@
 """Sizes: the closed formula counts what is there, to the unit, and every preset fits with its calibration."""
 
 import itertools
+import json
+from typing import Any
 
 import pytest
 
@@ -13,8 +15,24 @@ TEN_MILLION = 10_000_000
 LARGEST = Vocabulary(chr(0x4E00 + at) for at in range(1_000))  # what pretraining makes at most
 
 TINY = {"vocabulary_size": 270, "d_model": 32, "heads": 4, "encoder_ffn": 48, "decoder_ffn": 8}
+GROUPS: tuple[dict[str, Any], ...] = (
+    {},
+    {"group_heads": (4, 2, 4, 2, 2, 4)},
+    {"group_ffn": (40, 24, 16, 8, 4)},
+    {"group_heads": (2, 2, 4, 4, 2, 4), "group_ffn": (8, 48, 8, 16, 24)},
+)
 ADAPTATIONS = (("bias", 0), ("adapter", 3), ("prefix", 5))
 DEPTHS = ((1, 1, 4, 2), (3, 1, 2, 1), (5, 2, 4, 2), (4, 2, 6, 3))
+
+
+def cut_to(groups: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """As many groups as the fields ask for."""
+    ffns, layers = fields["ffn_groups"], fields["decoder_layers"]
+    of_ffns = groups.get("group_ffn", ())
+    return {
+        "group_heads": groups.get("group_heads", ())[: fields["attention_groups"]],
+        "group_ffn": (*of_ffns[:ffns], *of_ffns[2 : 2 + layers]),
+    }
 
 
 def count(config: ModelConfig) -> int:
@@ -30,9 +48,11 @@ def test_count_equals_the_closed_formula(
     fields = TINY | dict(zip(names, depth, strict=True))
     kind, size = adaptation
     choices = itertools.product(
-        ("vocabulary", "copy"), (0, 1, 2), ("pre-rms", "post-layer"), ("rotary", "linear")
+        ("vocabulary", "copy"), (0, 1, 2), ("pre-rms", "post-layer"), ("rotary", "linear"), GROUPS
     )
-    for output, key_heads, norm, positions in choices:
+    for output, key_heads, norm, positions, groups in choices:
+        if "group_heads" in groups and positions == "linear":
+            continue  # refused
         config = ModelConfig(
             **fields,  # type: ignore[arg-type]
             adaptation=kind,  # type: ignore[arg-type]
@@ -41,6 +61,7 @@ def test_count_equals_the_closed_formula(
             key_heads=key_heads,
             norm=norm,  # type: ignore[arg-type]
             positions=positions,  # type: ignore[arg-type]
+            **cut_to(groups, fields),
         )
         for one in (config, one_wide_ffn(config)):
             assert count(one) == one.parameters, one
@@ -86,6 +107,14 @@ def test_the_papers_shape_has_the_papers_size() -> None:
         ({"key_heads": 3}, "multiple of key_heads"),
         ({"adaptation": "adapter"}, "adaptation_size"),
         ({"adaptation_size": 4}, "adaptation_size"),
+        ({"group_heads": (4, 4, 4)}, "each attention group"),
+        ({"group_heads": (4, 4, 4, 0)}, "at most heads"),
+        ({"group_heads": (4, 4, 4, 5)}, "at most heads"),
+        ({"group_heads": (4, 4, 4, 1), "key_heads": 2}, "whole shares"),
+        ({"group_heads": (4, 4, 4, 2), "positions": "linear"}, "number decides"),
+        ({"group_heads": (4, 4, 4, 2), "decoder_mixer": "retention"}, "number decides"),
+        ({"group_ffn": (8, 8)}, "a decoder layer"),
+        ({"group_ffn": (8, 8, 8, 0)}, "or none has"),
         (
             {"adaptation": "prefix", "adaptation_size": 4, "encoder_mixer": "retention"},
             "attention in the encoder",
@@ -95,3 +124,8 @@ def test_the_papers_shape_has_the_papers_size() -> None:
 def test_shapes_that_cannot_be_built_are_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelConfig(**TINY | wrong)  # type: ignore[arg-type]
+
+
+def test_a_config_comes_back_from_json() -> None:
+    config = ModelConfig(**TINY | {"group_heads": (4, 3, 2, 1), "group_ffn": (40, 48, 8, 4)})  # type: ignore[arg-type]
+    assert ModelConfig(**json.loads(json.dumps(config.to_json()))) == config

@@ -23,6 +23,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "linear positions": {"positions": "linear"},
     "retention": {"decoder_mixer": "retention"},
     "retention everywhere": {"encoder_mixer": "retention", "decoder_mixer": "retention"},
+    "pruned": {"heads": 4, "group_heads": (2, 1, 4, 3), "group_ffn": (40, 64, 8, 16)},
+    "pruned, multi-query, adapter": {
+        "heads": 4,
+        "key_heads": 1,
+        "group_heads": (3, 1, 4, 2),
+        "adaptation": "adapter",
+        "adaptation_size": 3,
+    },
+    "pruned, grouped, prefix, copy": {
+        "heads": 4,
+        "key_heads": 2,
+        "group_heads": (2, 4, 2, 2),
+        "group_ffn": (16, 64, 8, 8),
+        "adaptation": "prefix",
+        "adaptation_size": 3,
+        "output": "copy",
+    },
     "many at once": {
         "output": "copy",
         "positions": "linear",
@@ -205,3 +222,17 @@ def test_a_base_file_keeps_every_matrix_within_its_rounding(tmp_path: Path) -> N
     assert again.digest == base.digest
     for name, tensor in base.model.named_parameters():
         assert torch.equal(tensor, dict(again.model.named_parameters())[name])
+
+
+def test_every_tensor_is_made_where_the_weights_are(
+    model: EdgeFormer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # "meta" stands for a GPU: mixing it with the CPU's tensors raises as mixing CUDA's would.  A move to
+    # it would make new parameters, a move to a GPU keeps them; so they are swapped.
+    monkeypatch.setattr(torch.__future__, "_swap_module_params_on_conversion", True)
+    moved = EdgeFormer(model.config).to("meta")
+    source, target = (torch.zeros(2, n, dtype=torch.long, device="meta") for n in (7, 5))
+    assert moved(source, target, weights(moved)).device.type == "meta"
+    memory, cache = moved.encode(source, weights(moved)), moved.new_cache(2, 5)
+    for part in target.split([1, 3, 1], 1):
+        assert moved.scores(part, memory, weights(moved), cache).device.type == "meta"
