@@ -2,8 +2,8 @@
 
 A pool of pairs is drawn, put in order of source length and then target length, and cut so that a batch
 has about as many tokens as any other; the cuts come in random order.  On the lengths of the real
-mixture 2 % of the source tokens and 4 % of the target tokens are padding
-(``benchmarks/model/batches.py``).
+mixture under 2 % of the tokens are padding (``benchmarks/model/batches.py``).  Pairs of one length are
+much alike, so a training step takes several batches.
 
 Why not true packing (several pairs in one row, block-diagonal masks; NaViT, arXiv 2307.06304): it would
 save those few per cent more, but attention would be computed between pairs that may not see each other,
@@ -25,7 +25,7 @@ from edgeseq_core.text.vocabulary import BOS, EOS, FIRST_BYTE, Vocabulary
 
 Pairs = Sequence[tuple[str, str]]
 
-POOL_BATCHES = 512  # the larger the pool, the less padding: 128 have twice as much
+POOL_BATCHES = 1_024  # the larger the pool, the less padding
 SOURCE_BIN = 2  # source lengths in one run of target lengths; trades source for target padding
 
 

@@ -34,6 +34,9 @@ SAVE_EVERY_S = 60.0  # a killed run loses so much work; writing 10 M numbers tak
 DEV_EVERY_REPORTS = 10
 DEV_SAMPLE = 8  # pairs a task in the dev curve; the last report has all of them
 CLIP_NORM = 1.0
+# A step sums the gradients of so many batches.  Pairs of one length are of few tasks: after 400 steps of
+# one batch the dev loss was 2.13 nats a token, of two 1.96, of four 1.90 but in more time.
+STEP_BATCHES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,10 +168,10 @@ class Training:
     ) -> None:
         self.trainee, self.settings = trainee.to(settings.device), settings
         self._objective = objective or Labels(smoothing=settings.label_smoothing)
-        self._batches = MixtureBatches(
+        self.batches = MixtureBatches(
             [train[name] for name in trainee.names],
             trainee.vocabulary,
-            batch=settings.batch,
+            batch=max(1, settings.batch // STEP_BATCHES),
             size_exponent=settings.size_exponent,
             byte_dropout=settings.byte_dropout,
             seed=settings.seed,
@@ -197,22 +200,26 @@ class Training:
         self.step += 1
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
-        batch = next(self._batches).to(self.trainee.device)
-        with self._precision():
-            scores = self.trainee(
-                batch.source, batch.target[:, :-1], batch.tasks, batch.symbols
-            )
-        loss = self._objective(scores.float(), batch)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        batches = [next(self.batches).to(self.trainee.device) for _ in range(STEP_BATCHES)]
+        tokens = [int((batch.target[:, 1:] != PAD).sum()) for batch in batches]
+        mean_loss = right = 0.0
+        for batch, own in zip(batches, tokens, strict=True):
+            with self._precision():
+                scores = self.trainee(
+                    batch.source, batch.target[:, :-1], batch.tasks, batch.symbols
+                )
+            loss = self._objective(scores.float(), batch) * (own / sum(tokens))
+            loss.backward()  # type: ignore[no-untyped-call]
+            wanted = batch.target[:, 1:]
+            mean_loss += loss.item()
+            right += int(((scores.argmax(-1) == wanted) & (wanted != PAD)).sum())
         nn.utils.clip_grad_norm_(self.trainee.parameters(), CLIP_NORM)
         self._optimizer.step()
-        wanted = batch.target[:, 1:]
-        right = (scores.argmax(-1) == wanted)[wanted != PAD].float().mean()
         share = 1 / min(self.step, window)
-        self.loss += (loss.item() - self.loss) * share
-        self.accuracy += (right.item() - self.accuracy) * share
-        return len(wanted)
+        self.loss += (mean_loss - self.loss) * share
+        self.accuracy += (right / sum(tokens) - self.accuracy) * share
+        return sum(len(batch.source) for batch in batches)
 
     def report(
         self, dev_accuracy: float | None, dev_exact: Mapping[str, float] | None = None
@@ -231,7 +238,7 @@ class Training:
     def state(self) -> dict[str, Any]:
         """What `tensors` does not hold, as JSON."""
         named = {name: getattr(self, name) for name in ("step", "seconds", "loss", "accuracy")}
-        return {**named, "position": self._batches.position()}
+        return {**named, "position": self.batches.position()}
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, moments and torch's random state."""
@@ -246,7 +253,7 @@ class Training:
         """Become the run that `state` and `tensors` were taken from."""
         for name in ("step", "seconds", "loss", "accuracy"):
             setattr(self, name, state[name])
-        self._batches.seek(state["position"])
+        self.batches.seek(state["position"])
         self.trainee.load_state_dict({name: tensors[name] for name in self.trainee.state_dict()})
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
