@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.mixer import PrefixedAttention, TokenMixer
 from edgeseq_core.model.positions import Positions
-from edgeseq_core.model.sites import Site
+from edgeseq_core.model.sites import Site, key
 
 PREFIX_SCALE = 0.02  # standard deviation of a prefix's first values
 
@@ -55,16 +55,16 @@ class AdapterAdaptation(nn.Module):
         for site in encoder_attentions(sites):
             for part in "qv":
                 rows, columns = site.shapes[part]
-                key = _key(site.name, part)
-                self.a[key] = nn.Parameter(torch.randn(rank, columns) * columns**-0.5)
-                self.b[key] = nn.Parameter(torch.zeros(rows, rank))
+                name = key(site.name, part)
+                self.a[name] = nn.Parameter(torch.randn(rank, columns) * columns**-0.5)
+                self.b[name] = nn.Parameter(torch.zeros(rows, rank))
 
     def owner(self, site: Site) -> str:
         return site.group
 
     def matrix(self, shared: Tensor, site: str, part: str) -> Tensor:
-        key = _key(site, part)
-        return torch.addmm(shared, self.b[key], self.a[key]) if key in self.a else shared
+        name = key(site, part)
+        return torch.addmm(shared, self.b[name], self.a[name]) if name in self.a else shared
 
     def mixer(self, mixer: TokenMixer, _site: str) -> TokenMixer:
         return mixer
@@ -80,7 +80,7 @@ class PrefixAdaptation(nn.Module):
         for site in encoder_attentions(sites):
             for states, part in ((self.keys, "k"), (self.values, "v")):
                 shape = config.adaptation_size, site.shapes[part][0]
-                states[_key(site.name, part)] = nn.Parameter(torch.randn(shape) * PREFIX_SCALE)
+                states[key(site.name, part)] = nn.Parameter(torch.randn(shape) * PREFIX_SCALE)
 
     def owner(self, site: Site) -> str:
         return site.group
@@ -89,13 +89,9 @@ class PrefixAdaptation(nn.Module):
         return shared
 
     def mixer(self, _mixer: TokenMixer, site: str) -> TokenMixer:
-        keys, values = self.keys[_key(site, "k")], self.values[_key(site, "v")]
+        keys, values = self.keys[key(site, "k")], self.values[key(site, "v")]
         return PrefixedAttention(self._config, self._positions, keys, values)
 
 
 def encoder_attentions(sites: Iterable[Site]) -> list[Site]:
     return [s for s in sites if s.kind == "attention" and s.name.startswith("encoder")]
-
-
-def _key(site: str, part: str) -> str:
-    return f"{site}.{part}".replace(".", "_")  # ParameterDict keys may hold no dot

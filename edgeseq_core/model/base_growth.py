@@ -48,8 +48,9 @@ def add_heads(model: EdgeFormer, heads: int) -> EdgeFormer:
     if heads * config.key_heads % config.heads:
         raise ValueError("heads of keys and values cannot grow in proportion: choose a multiple")
     key_heads = heads * config.key_heads // config.heads
-    shape = {"heads": heads, "key_heads": key_heads, "head_size": config.head_width}
-    return _carry(model, replace(config, **shape, group_heads=()))
+    all_alike = replace(config, group_heads=())
+    width = config.head_width
+    return _carry(model, replace(all_alike, heads=heads, key_heads=key_heads, head_size=width))
 
 
 def add_encoder_layers(model: EdgeFormer, layers: int) -> EdgeFormer:

@@ -40,7 +40,7 @@ def model_card(header: BaseHeader, file: Path, seconds: float) -> str:
             "stored as int8 per row; the base that tasks are taught on. Version "
             f"{notes['version']}, sha256 `{header.digest}`.",
             "",
-            f"Made by `{command(file, settings)}` in {seconds / 60:.0f} minutes on {_where(settings)} "
+            f"Made by `{command(file, notes)}` in {seconds / 60:.0f} minutes on {_where(settings)} "
             "from data of Python packages (extra `pretrain` pins them), each under its own "
             "licence; no rows of data are shipped. It saw nothing that is held out (`int(md5(folded "
             "source), 16) % 10 == 0`), no dev or test source of the SIGMORPHON 2021 G2P and historical "
@@ -56,12 +56,25 @@ def model_card(header: BaseHeader, file: Path, seconds: float) -> str:
     )
 
 
-def command(file: Path, settings: Mapping[str, Any]) -> str:
+def command(file: Path, notes: Mapping[str, Any]) -> str:
     """What makes the base again."""
+    settings, origin = notes["settings"], notes.get("origin", {})
     normal = {field.name: field.default for field in fields(PretrainSettings)}
     changed = [n for n in WHERE_CHANGED if n in settings and settings[n] != normal[n]]
-    flags = [f"--{name.replace('_', '-')} {settings[name]}" for name in (*ALWAYS, *changed)]
-    return " ".join((f"edgeseq pretrain {file.name}", *flags))
+    flags = {name: settings[name] for name in (*ALWAYS, *changed)}
+    if "pruned" in origin:
+        del flags["preset"]
+        of_base = {"base": origin["base"]} if origin["base"] else {}
+        of_origin = [*_flags(of_base), *_flags({n: origin[n] for n in ("ffn_share", "head_share")})]
+        return " ".join(("edgeseq prune", file.name, *of_origin, *_flags(flags)))
+    taught = [f"--teacher {name}" for name in origin.get("bases", ())]
+    if taught:
+        taught += _flags({"distill": origin["level"], "lessons": origin["pairs"]})
+    return " ".join(("edgeseq pretrain", file.name, *_flags(flags), *taught))
+
+
+def _flags(values: Mapping[str, Any]) -> list[str]:
+    return [f"--{name.replace('_', '-')} {value}" for name, value in values.items()]
 
 
 def _where(settings: Mapping[str, Any]) -> str:

@@ -70,7 +70,9 @@ class ModelConfig:
         if any(not 0 < h <= self.heads or h % self.heads_together for h in self.group_heads):
             raise ValueError("group_heads are at most heads, and whole shares of keys and values")
         if self.group_heads and self.numbered_heads:
-            raise ValueError("all groups have the same heads where a head's number decides its reach")
+            raise ValueError(
+                "all groups have the same heads where a head's number decides its reach"
+            )
 
     @property
     def head_width(self) -> int:

@@ -36,7 +36,7 @@ from edgeseq_core.model.mixer import Retention, SoftmaxAttention, State, TokenMi
 from edgeseq_core.model.norms import PostNorm, PreNorm
 from edgeseq_core.model.output import Copyable, CopyOutput, Output, VocabularyOutput
 from edgeseq_core.model.positions import LinearBias, Positions, Rotary
-from edgeseq_core.model.sites import Site, Weights, sites
+from edgeseq_core.model.sites import Site, Weights, key, sites
 from edgeseq_core.text.vocabulary import PAD
 
 POSITIONS: Mapping[str, type[Rotary | LinearBias]] = {"rotary": Rotary, "linear": LinearBias}
@@ -92,7 +92,7 @@ class EdgeFormer(nn.Module):
         self._names: dict[tuple[str, str], tuple[str, str]] = {}  # of a site's matrix and bias
         for site in self.sites.values():
             for part, (rows, columns) in site.shapes.items():
-                name, bias = f"{site.group}_{part}", _key(self.adaptation.owner(site), part)
+                name, bias = f"{site.group}_{part}", key(self.adaptation.owner(site), part)
                 self._names[site.name, part] = name, bias
                 if name not in self.matrices:
                     self.matrices[name] = nn.Parameter(torch.randn(rows, columns) * columns**-0.5)
@@ -261,10 +261,6 @@ class BaseWeights:
     @property
     def frozen_layers(self) -> int:
         return self.model.config.encoder_layers
-
-
-def _key(site: str, part: str) -> str:
-    return f"{site}.{part}".replace(".", "_")  # ParameterDict keys may hold no dot
 
 
 def _adaptation(

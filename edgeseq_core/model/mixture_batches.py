@@ -42,7 +42,8 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same rows on a device."""
         tensors = (self.source, self.symbols, self.target, self.tasks)
-        return Batch(*(tensor.to(device) for tensor in tensors), self.drawn)
+        source, symbols, target, tasks = (tensor.to(device) for tensor in tensors)
+        return Batch(source, symbols, target, tasks, self.drawn)
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,11 @@ def _ffn(name: str, group: str, hidden: int, config: ModelConfig) -> Site:
     return Site(name, "ffn", group, {"up": (hidden, d), "down": (d, hidden)})
 
 
+def key(site: str, part: str) -> str:
+    """The name of a site's own parameter for a part; a ParameterDict's keys may hold no dot."""
+    return f"{site}.{part}".replace(".", "_")
+
+
 class Weights(Protocol):
     """What the network needs to know of a task; implemented in `calibration` and `BaseWeights`."""
 

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeseq_core.model.base_file import write_base
+from edgeseq_core.errors import ConfigError
+from edgeseq_core.model.base_file import read_header, write_base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.edgeformer import BaseWeights, EdgeFormer
 from edgeseq_core.model.mixture_batches import Pairs
-from edgeseq_core.model.run_folder import replace
+from edgeseq_core.model.run_folder import CHECKPOINT, read_checkpoint, replace, run_path
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD, Vocabulary
 
 DEV_BATCH = 256  # pairs
@@ -56,6 +57,23 @@ class Trainee(nn.Module):
         with torch.no_grad():
             trainee.starts.tokens.copy_(model.task_tokens.expand_as(trainee.starts.tokens))
             trainee.starts.vectors.copy_(model.task_vector.expand_as(trainee.starts.vectors))
+        return trainee
+
+    @classmethod
+    def of_run(cls, out: Path) -> Trainee:
+        """The trainee of the finished run that made the base ``out``: fp32, with its tasks' own starts.
+
+        Raises ConfigError when the base has no run folder, SnapshotError when it is no base.
+        """
+        header = read_header(out)
+        _, tensors = read_checkpoint(run_path(out) / CHECKPOINT)
+        trainee = cls.new(header.config, sorted(header.notes.get("tasks", ())), header.vocabulary)
+        try:
+            trainee.load_state_dict({name: tensors[name] for name in trainee.state_dict()})
+        except (KeyError, RuntimeError):
+            raise ConfigError(
+                f"{run_path(out)} is not the finished run of {out}: let it end, or name another base"
+            ) from None
         return trainee
 
     @property

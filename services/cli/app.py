@@ -41,7 +41,7 @@ def build() -> App:
                 snapshots.rollback,
             ),
         ),
-        (RESEARCH, (learn.learn, pretrain.pretrain)),
+        (RESEARCH, (learn.learn, pretrain.pretrain, pretrain.prune)),
     ):
         for command in commands:
             app.command(command, group=group)

@@ -1,4 +1,4 @@
-"""``edgeseq pretrain``: make a base, with a bar to watch and a run folder to go on from."""
+"""``edgeseq pretrain`` and ``prune``: make a base, with a bar to watch and a folder to go on from."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ class Schedule:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class Healing(Schedule):
+    """The same for a base that has learnt before: fewer steps, and smaller ones."""
+
+    steps: Annotated[int, Parameter(help="Training steps.")] = 2_000
+    learning_rate: Annotated[float | None, Parameter(help="Highest step size.")] = 5e-4
+    warmup_steps: Annotated[int, Parameter(help="Steps in which the step size rises.")] = 50
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class Machine:
     """What a base is trained on."""
 
@@ -54,6 +64,22 @@ class Machine:
         return {"threads": self.threads, "device": device, "precision": precision}
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Lessons:
+    """Whom a base follows while it is trained."""
+
+    teacher: Annotated[
+        tuple[Path, ...],
+        Parameter(help="A finished base to follow; several are an ensemble.", negative=()),
+    ] = ()
+    distill: Annotated[
+        Literal["word", "sequence"],
+        Parameter(help="Follow what teachers say of the labels, or their own answers."),
+    ] = "word"
+    lessons: Annotated[int, Parameter(help="Pairs a task that teachers speak of.")] = 10_000
+
+
 def pretrain(
     out: Annotated[Path, Parameter(help="Where the base is written (safetensors).")],
     /,
@@ -63,11 +89,12 @@ def pretrain(
     ] = "128",
     schedule: Schedule = Schedule(),
     machine: Machine = Machine(),
+    following: Lessons = Lessons(),
     common: Format = Format(),  # noqa: B008 - frozen
 ) -> None:
     """Make a base from the data of installed packages; it saw nothing that is held out.
 
-    Checkpoint and curves are kept in a folder beside it (OUT with the suffix .run).  The same command
+    Checkpoint and curves are kept in a folder beside it (OUT with the suffix .run). The same command
     goes on where a killed one stopped, and makes the same bytes.
     """
     from .extras import learner_extra
@@ -75,16 +102,55 @@ def pretrain(
 
     require_writable(out)
     with learner_extra():
-        from edgeseq_core.model.base_file import read_header
-        from edgeseq_core.model.card import model_card
-        from edgeseq_core.model.pretrain import PretrainSettings
-        from edgeseq_core.model.pretrain import pretrain as run
+        from edgeseq_core.model import pretrain as model
+        from edgeseq_core.model.compress import DistillSettings, pretrain_taught
     from edgeseq_core.corpus import mixture
 
-    settings = PretrainSettings(preset=preset, **vars(schedule), **machine.settings())
+    settings = model.PretrainSettings(preset=preset, **vars(schedule), **machine.settings())
     loaded = mixture.load(schedule.seed)
-    reports = run(loaded.train, loaded.dev, out, settings)
-    seconds = show(reports, schedule.steps, as_json=common.as_json)
+    if following.teacher:
+        distilling = DistillSettings(level=following.distill, pairs=following.lessons)
+        reports = pretrain_taught(
+            following.teacher, loaded.train, loaded.dev, out, settings, distilling
+        )
+    else:
+        reports = model.pretrain(loaded.train, loaded.dev, out, settings)
+    _finish(out, show(reports, schedule.steps, as_json=common.as_json), common)
+
+
+def prune(
+    out: Annotated[Path, Parameter(help="Where the smaller base is written (safetensors).")],
+    /,
+    *,
+    base: Annotated[Path | None, Parameter(help="Base to prune; default: the shipped one.")] = None,
+    ffn_share: Annotated[float, Parameter(help="Share of the FFN columns that go.")] = 0.25,
+    head_share: Annotated[float, Parameter(help="Share of the attention heads that go.")] = 0.0,
+    schedule: Healing = Healing(),
+    machine: Machine = Machine(),
+    common: Format = Format(),  # noqa: B008 - frozen
+) -> None:
+    """Make a smaller base of one: its least important parts go, and the rest is trained to make up."""
+    from .extras import learner_extra
+    from .files import require_writable
+
+    require_writable(out)
+    with learner_extra():
+        from edgeseq_core.model.compress import PruneSettings, pretrain_pruned
+        from edgeseq_core.model.pretrain import PretrainSettings
+    from edgeseq_core.corpus import mixture
+
+    pruning = PruneSettings(ffn_share=ffn_share, head_share=head_share)
+    settings = PretrainSettings(**vars(schedule), **machine.settings())
+    loaded = mixture.load(schedule.seed)
+    reports = pretrain_pruned(base, loaded.train, loaded.dev, out, settings, pruning)
+    _finish(out, show(reports, schedule.steps, as_json=common.as_json), common)
+
+
+def _finish(out: Path, seconds: float, common: Format) -> None:
+    """Write the model card beside the base."""
+    from edgeseq_core.model.base_file import read_header
+    from edgeseq_core.model.card import model_card
+
     card = out.with_suffix(".md")
     card.write_text(model_card(read_header(out), out, seconds))
     if not common.as_json:

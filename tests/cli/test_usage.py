@@ -39,6 +39,8 @@ def _process(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess
         ("learn", "dates", "/no/such/file"),
         ("learn", "dates", "-", "--out", "/no/such/folder/x"),
         ("pretrain", "/no/such/folder/x"),
+        ("pretrain", "base.safetensors", "--preset", "1"),
+        ("prune", "base.safetensors", "--ffn-share", "1"),
         ("predict", "dates", "text", "--dir", "/no/such/instance"),
         ("predict", "dates", "text", "--kafka", "nonsense:port"),
     ],
@@ -93,7 +95,7 @@ def test_a_wrong_setting_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 def test_help_of_every_command(run: Run) -> None:
     commands = ["up", "demo", "doctor", "status", "teach", "predict", "correct", "pair", "tasks"]
     commands += ["snapshots", "promote", "pin", "unpin", "rollback", "dlq", "learn", "pretrain"]
-    commands += ["config"]
+    commands += ["prune", "config"]
     listed = run("--help").out
     for command in commands:
         assert f"│ {command} " in listed

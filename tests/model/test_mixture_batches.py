@@ -119,7 +119,8 @@ def test_spelt_characters_stand_for_themselves() -> None:
     met = set()
     for batch in batches:
         assert batch.symbols.shape == batch.source.shape
-        met |= {(tuple(i), tuple(s)) for i, s in zip(batch.source.tolist(), batch.symbols.tolist())}
+        both = zip(batch.source.tolist(), batch.symbols.tolist(), strict=True)
+        met |= {(tuple(ids), tuple(symbols)) for ids, symbols in both}
     a, b, bytes_, end = known("a")[0], known("b")[0], known("字"), EOS
     spelt_a, spelt_b = FIRST_BYTE + ord("a"), FIRST_BYTE + ord("b")
     symbols = (a, b, *bytes_, end)
