@@ -25,9 +25,9 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, -(-int(share * 100) * len(ordered) // 100) - 1)]
 
 
-def machine() -> str:
-    """CPU, cores, load and versions in one line."""
-    model = next(
+def cpu() -> str:
+    """The processor's name."""
+    return next(
         (
             line.split(":", 1)[1].strip()
             for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -35,6 +35,10 @@ def machine() -> str:
         ),
         platform.processor(),
     )
+
+
+def machine() -> str:
+    """CPU, cores, load and versions in one line."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     found = []
     for package in PACKAGES:
@@ -43,7 +47,7 @@ def machine() -> str:
         except PackageNotFoundError:
             continue
     return (
-        f"{model}, {os.cpu_count()} cores, load {load}; Python {platform.python_version()}, "
+        f"{cpu()}, {os.cpu_count()} cores, load {load}; Python {platform.python_version()}, "
         + ", ".join(found)
     )
 

@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError
 from edgeseq_core import __version__
 from edgeseq_core.errors import EdgeSeqError
 
-from . import config, learn, pairs, predict, pretrain, run, snapshots, tasks
+from . import config, learn, pairs, predict, pretrain, run, size, snapshots, tasks
 from .options import OPERATE, RESEARCH, RUN, USE
 from .output import report
 
@@ -41,7 +41,7 @@ def build() -> App:
                 snapshots.rollback,
             ),
         ),
-        (RESEARCH, (learn.learn, pretrain.pretrain, pretrain.prune)),
+        (RESEARCH, (learn.learn, pretrain.pretrain, pretrain.prune, size.size)),
     ):
         for command in commands:
             app.command(command, group=group)

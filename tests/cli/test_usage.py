@@ -40,6 +40,7 @@ def _process(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess
         ("learn", "dates", "-", "--out", "/no/such/folder/x"),
         ("pretrain", "/no/such/folder/x"),
         ("pretrain", "base.safetensors", "--preset", "1"),
+        ("size", "--max-mb", "0.001"),
         ("prune", "base.safetensors", "--ffn-share", "1"),
         ("predict", "dates", "text", "--dir", "/no/such/instance"),
         ("predict", "dates", "text", "--kafka", "nonsense:port"),
@@ -95,7 +96,7 @@ def test_a_wrong_setting_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 def test_help_of_every_command(run: Run) -> None:
     commands = ["up", "demo", "doctor", "status", "teach", "predict", "correct", "pair", "tasks"]
     commands += ["snapshots", "promote", "pin", "unpin", "rollback", "dlq", "learn", "pretrain"]
-    commands += ["prune", "config"]
+    commands += ["prune", "size", "config"]
     listed = run("--help").out
     for command in commands:
         assert f"│ {command} " in listed
