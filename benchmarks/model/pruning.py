@@ -71,7 +71,7 @@ def main() -> None:
         "pruning",
         f"python benchmarks/model/pruning.py --steps {steps}",
         list(rows.values()),
-        f"Shipped base, CPU time of one thread, fp32 PyTorch; ms: encode {TOKENS} tokens and decode {TOKENS}, "
+        f"Shipped base, fp32 PyTorch; ms: CPU time of one thread, encode {TOKENS} tokens, decode {TOKENS}, "
         f"greedily. Dev: exact match on {DEV_PAIRS} pairs of each of its own tasks, whose tokens were "
         f"fitted anew. Healed: {steps} steps, and as many for the row that lost nothing.",
     )

@@ -76,8 +76,8 @@ def main() -> None:
         "size",
         "python benchmarks/model/size.py",
         rows,
-        f"CPU time of one thread, fp32 PyTorch, {len(vocabulary)} symbols; ms: one source of {TOKENS} tokens is "
-        f"encoded and {TOKENS} are decoded. Megabytes are of the int8 file.",
+        f"CPU time of one thread, fp32 PyTorch, {len(vocabulary)} symbols; ms: a source of {TOKENS} "
+        f"tokens is encoded and {TOKENS} are decoded. Megabytes are of the int8 file.",
     )
 
 
