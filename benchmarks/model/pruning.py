@@ -48,12 +48,13 @@ def main() -> None:
         pruning = PruneSettings(ffn_share=ffn_share, head_share=head_share)
         trainee = pruned(copy.deepcopy(whole), loaded.train, settings, pruning)
         config = trainee.model.config
+        widths = map(config.attention_width, range(config.attention_groups))
         name = f"{ffn_share:.0%}, {head_share:.0%}"
         row = {
             "FFN columns, heads that went": name,
             "parameters": config.parameters,
             "FFN widths": "/".join(map(str, config.group_ffn)),
-            "heads": "/".join(map(str, config.group_heads)),
+            "heads": "/".join(str(w // config.head_width) for w in widths),
             "dev %, at once": accuracy(trainee),
         }
         run = Training(trainee, loaded.train, settings)

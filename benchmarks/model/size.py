@@ -23,7 +23,7 @@ from report import cpu, publish  # noqa: E402
 from edgeseq_core.model.base_file import read_header, write_base  # noqa: E402
 from edgeseq_core.model.config import PRESETS, preset  # noqa: E402
 from edgeseq_core.model.edgeformer import EdgeFormer  # noqa: E402
-from edgeseq_core.model.prune import choose, prune  # noqa: E402
+from edgeseq_core.model.prune import choose, prune, units  # noqa: E402
 from edgeseq_core.model.sizing import Size  # noqa: E402
 from edgeseq_core.text.vocabulary import Vocabulary  # noqa: E402
 
@@ -42,12 +42,7 @@ def megabytes(model: EdgeFormer, vocabulary: Vocabulary) -> float:
 
 def shrunk(model: EdgeFormer, ffn_share: float) -> EdgeFormer:
     """The model without a share of each FFN's columns, whichever."""
-    drawn = {
-        site.group: torch.rand(
-            site.hidden if site.kind == "ffn" else site.hidden // model.config.head_width
-        )
-        for site in model.sites.values()
-    }
+    drawn = {group: torch.rand(count) for group, count in units(model.config).items()}
     return prune(model, choose(drawn, ffn_share=ffn_share, head_share=0.0))
 
 
