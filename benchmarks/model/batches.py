@@ -84,7 +84,7 @@ def main() -> None:
     for name, of_run in planned.items():
         settings = PretrainSettings(steps=of_run, warmup_steps=of_run // 10, byte_dropout=0.0)
         vocabulary = build_vocabulary(loaded.train, settings)
-        config = module.preset(settings.preset, vocabulary_size=len(vocabulary))
+        config = settings.config(vocabulary_size=len(vocabulary))
         torch.manual_seed(settings.seed)
         trainee = Trainee.new(config, sorted(loaded.train), vocabulary)
         runs[name] = Training(trainee, loaded.train, settings)

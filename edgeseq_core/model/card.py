@@ -12,7 +12,7 @@ from edgeseq_core.model.base_file import BaseHeader
 from edgeseq_core.model.pretrain import PretrainSettings
 
 ALWAYS = ("preset", "steps", "batch", "seed")
-WHERE_CHANGED = ("learning_rate", "warmup_steps", "device", "precision")
+WHERE_CHANGED = ("output", "learning_rate", "warmup_steps", "device", "precision")
 
 
 def model_card(header: BaseHeader, file: Path, seconds: float) -> str:
@@ -36,8 +36,8 @@ def model_card(header: BaseHeader, file: Path, seconds: float) -> str:
             f"# {file.name}",
             "",
             f"An EdgeFormer of {config.parameters:,} numbers (d_model {config.d_model}, "
-            f"{config.encoder_layers} + {config.decoder_layers} layers, {config.vocabulary_size} symbols), "
-            "stored as int8 per row; the base that tasks are taught on. Version "
+            f"{config.encoder_layers} + {config.decoder_layers} layers, {config.vocabulary_size} symbols, "
+            f"output: {config.output}), stored as int8 per row; the base that tasks are taught on. Version "
             f"{notes['version']}, sha256 `{header.digest}`.",
             "",
             f"Made by `{command(file, notes)}` in {seconds / 60:.0f} minutes on {_where(settings)} "

@@ -11,7 +11,6 @@ from typing import Any
 from edgeseq_core.errors import ConfigError
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.base_file import read_header
-from edgeseq_core.model.config import preset
 from edgeseq_core.model.lessons import Lessons
 from edgeseq_core.model.mixture_batches import Pairs
 from edgeseq_core.model.objective import Distillation, Labels
@@ -58,11 +57,20 @@ def pretrain_pruned(
     settings: PretrainSettings,
     pruning: PruneSettings,
 ) -> Iterator[PretrainReport]:
-    """Prune a base (None: the shipped one), then train what is left."""
+    """Prune a base (None: the shipped one), then train what is left.
+
+    Raises ConfigError for a base whose heads cannot be pruned.
+    """
+    header = read_header(base)
+    if pruning.head_share and header.config.numbered_heads:
+        raise ConfigError(
+            "heads of this base cannot be pruned, since a head's number decides how far it sees "
+            "(retention, linear positions): leave head_share at 0 and prune FFN columns"
+        )
     trainee = trainee_of(base, train, settings)
     smaller = pruned(trainee, train, settings, pruning)
     origin = {
-        "pruned": read_header(base).digest,
+        "pruned": header.digest,
         "base": base.name if base else None,
         **asdict(pruning),
     }
@@ -97,7 +105,7 @@ def pretrain_taught(
             taught[name] = _pairs(pairs, made, teacher)
     if not taught:
         raise ConfigError("no answer of the teachers ends: train them longer, or distill words")
-    config = preset(settings.preset, vocabulary_size=len(teacher.vocabulary))
+    config = settings.config(vocabulary_size=len(teacher.vocabulary))
     student = Trainee.new(config, list(taught), teacher.vocabulary)
     objective = Distillation(lessons, smoothing=settings.label_smoothing, share=distilling.share)
     yield from pretrain(
@@ -113,7 +121,7 @@ def trainee_of(
     They come from its run folder; where it has none, they are fitted to the frozen base.
     """
     if base is not None and run_path(base).exists():
-        return Trainee.of_run(base)
+        return Trainee.of_run(base).to(settings.device)
     loaded = Base.load(base)
     trainee = Trainee.of_base(loaded.model, sorted(train), loaded.vocabulary)
     fit_starts(trainee, train, settings)

@@ -34,9 +34,9 @@ from edgeseq_core.model.adaptation import (
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.mixer import Retention, SoftmaxAttention, State, TokenMixer
 from edgeseq_core.model.norms import PostNorm, PreNorm
-from edgeseq_core.model.output import Copyable, CopyOutput, Output, VocabularyOutput
+from edgeseq_core.model.output import GATE_START, Copyable, CopyOutput, Output, VocabularyOutput
 from edgeseq_core.model.positions import LinearBias, Positions, Rotary
-from edgeseq_core.model.sites import Site, Weights, key, sites
+from edgeseq_core.model.sites import COPY_SITE, Site, Weights, key, sites
 from edgeseq_core.text.vocabulary import PAD
 
 POSITIONS: Mapping[str, type[Rotary | LinearBias]] = {"rotary": Rotary, "linear": LinearBias}
@@ -104,6 +104,8 @@ class EdgeFormer(nn.Module):
         self.task_tokens = nn.Parameter(torch.randn(config.task_tokens, d) * 0.02)
         self.task_vector = nn.Parameter(torch.zeros(d))
         self._assemble()
+        if config.output == "copy":
+            nn.init.constant_(self.bias(COPY_SITE, "gate"), GATE_START)
 
     def _assemble(self) -> None:
         """Put the parts that have no parameters of their own where they work."""

@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from edgeseq_core import __version__
 from edgeseq_core.errors import ConfigError
-from edgeseq_core.model.config import PRESETS, preset
+from edgeseq_core.model.config import PRESETS, ModelConfig, preset
 from edgeseq_core.model.mixture_batches import MixtureBatches, Pairs
 from edgeseq_core.model.objective import Labels, Objective
 from edgeseq_core.model.run_folder import RunFolder
@@ -44,6 +44,7 @@ class PretrainSettings:
     """How long and how a base is trained; raises ConfigError for what cannot be run."""
 
     preset: str = "128"
+    output: Literal["vocabulary", "copy"] = "vocabulary"
     steps: int = 14_000
     batch: int = 64  # pairs a step, on average: steps have about equal tokens
     learning_rate: float | None = None  # None: by the width, see `peak_learning_rate`
@@ -66,6 +67,10 @@ class PretrainSettings:
             )
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("PyTorch sees no CUDA device here: choose --device cpu")
+
+    def config(self, *, vocabulary_size: int) -> ModelConfig:
+        """The shape of a new base."""
+        return preset(self.preset, vocabulary_size=vocabulary_size, output=self.output)
 
     @property
     def peak_learning_rate(self) -> float:
@@ -285,7 +290,7 @@ def build_vocabulary(train: Mapping[str, Pairs], settings: PretrainSettings) -> 
 
 def _new(train: Mapping[str, Pairs], settings: PretrainSettings) -> Trainee:
     vocabulary = build_vocabulary(train, settings)
-    config = preset(settings.preset, vocabulary_size=len(vocabulary))
+    config = settings.config(vocabulary_size=len(vocabulary))
     return Trainee.new(config, sorted(train), vocabulary)
 
 

@@ -87,6 +87,12 @@ def pretrain(
     preset: Annotated[
         str, Parameter(help="Size of the model, by its width: 128, 256, 384, 512.")
     ] = "128",
+    output: Annotated[
+        Literal["vocabulary", "copy"],
+        Parameter(
+            help="What answers are made of: the vocabulary, or copies of the source as well."
+        ),
+    ] = "vocabulary",
     schedule: Schedule = Schedule(),
     machine: Machine = Machine(),
     following: Lessons = Lessons(),
@@ -106,7 +112,9 @@ def pretrain(
         from edgeseq_core.model.compress import DistillSettings, pretrain_taught
     from edgeseq_core.corpus import mixture
 
-    settings = model.PretrainSettings(preset=preset, **vars(schedule), **machine.settings())
+    settings = model.PretrainSettings(
+        preset=preset, output=output, **vars(schedule), **machine.settings()
+    )
     loaded = mixture.load(schedule.seed)
     if following.teacher:
         distilling = DistillSettings(level=following.distill, pairs=following.lessons)

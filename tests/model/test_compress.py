@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,8 @@ from edgeseq_core.model.compress import (
     pretrain_taught,
     trainee_of,
 )
-from edgeseq_core.model.pretrain import pretrain
+from edgeseq_core.model.config import preset
+from edgeseq_core.model.pretrain import build_vocabulary, pretrain
 from edgeseq_core.model.run_folder import CHECKPOINT, RunFolder, read_checkpoint, run_path
 from edgeseq_core.model.trainee import Trainee
 from edgeseq_core.text.vocabulary import EOS
@@ -61,6 +63,24 @@ def test_a_pruned_base_heals_and_goes_on_to_the_same_bytes(base: Path, tmp_path:
     assert again.read_bytes() == whole.read_bytes()
     with pytest.raises(ConfigError, match="another ffn_share"):
         list(pretrain_pruned(base, TASKS, DEV, again, SETTINGS, replace(half, ffn_share=0.25)))
+
+
+@pytest.mark.parametrize("shape", [{"positions": "linear"}, {"decoder_mixer": "retention"}])
+def test_heads_that_their_number_tells_apart_are_not_pruned(
+    tmp_path: Path, shape: dict[str, Any]
+) -> None:
+    vocabulary = build_vocabulary(TASKS, SETTINGS)
+    config = preset("128", vocabulary_size=len(vocabulary), **shape)
+    out, alone = tmp_path / "smaller.safetensors", tmp_path / "alone.safetensors"
+    Trainee.new(config, sorted(TASKS), vocabulary).write(alone, {})
+    with pytest.raises(ConfigError, match="leave head_share at 0"):
+        list(
+            pretrain_pruned(
+                alone, TASKS, DEV, out, SETTINGS, PruneSettings(ffn_share=0.5, head_share=0.1)
+            )
+        )
+    list(pretrain_pruned(alone, TASKS, DEV, out, SETTINGS, PruneSettings(ffn_share=0.5)))
+    assert read_header(out).config.parameters < config.parameters
 
 
 def test_a_base_without_its_run_gets_starts_fitted(base: Path, tmp_path: Path) -> None:

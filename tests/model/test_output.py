@@ -16,7 +16,7 @@ from edgeseq_core.model.base import Base
 from edgeseq_core.model.base_file import write_base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
-from edgeseq_core.model.config import ModelConfig
+from edgeseq_core.model.config import ModelConfig, preset
 from edgeseq_core.model.edgeformer import BaseWeights, EdgeFormer
 from edgeseq_core.model.positions import Rotary
 from edgeseq_core.model.source_encoder import BatchEncoder, CachingEncoder
@@ -68,6 +68,16 @@ def explicit(model: EdgeFormer, source: torch.Tensor, target: torch.Tensor, move
         for at, weight in enumerate(match.softmax(-1).unbind(-1)):
             p[row, :, source[row, at]] = p[row, :, source[row, at]] + gate[row, :, 0] * weight
     return p
+
+
+def test_a_new_gate_is_nearly_shut() -> None:
+    torch.manual_seed(0)
+    model = EdgeFormer(preset("128", vocabulary_size=300, output="copy"))
+    source, target = rows()
+    with torch.no_grad():
+        hidden = model.decode(target, model.encode(source, bare(model)), bare(model))
+        gate = bare(model).project(hidden, "decoder.copy", "gate").sigmoid()
+    assert 0.01 < gate.mean() < 0.15
 
 
 @pytest.mark.parametrize("moved", [0.0, -3.0, 5.0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -19,8 +20,17 @@ from edgeseq_core.model import pretrain as module
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.base_file import read_header
 from edgeseq_core.model.card import model_card
-from edgeseq_core.model.pretrain import PretrainReport, PretrainSettings, pretrain
+from edgeseq_core.model.config import ModelConfig
+from edgeseq_core.model.pretrain import (
+    PretrainReport,
+    PretrainSettings,
+    Training,
+    build_vocabulary,
+    pretrain,
+)
+from edgeseq_core.model.trainee import Trainee
 from tests.corpus.need import need
+from tests.model.test_edgeformer import VARIANTS
 
 need("matplotlib")
 
@@ -145,6 +155,49 @@ def test_training_lowers_the_loss(tmp_path: Path, precision: str) -> None:
     assert reports[-1].accuracy > reports[0].accuracy
     model = Base.load(tmp_path / "base.safetensors").model
     assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_shape_trains_goes_on_to_the_bit_and_is_a_base(tmp_path: Path, variant: str) -> None:
+    vocabulary = build_vocabulary(TASKS, SETTINGS)
+    fields = {"d_model": 32, "heads": 2, "encoder_layers": 3, "encoder_ffn": 64, "decoder_ffn": 16}
+    config = ModelConfig(vocabulary_size=len(vocabulary), **fields | VARIANTS[variant])
+
+    def training(precision: str, seed: int) -> Training:
+        torch.manual_seed(seed)
+        trainee = Trainee.new(config, sorted(TASKS), vocabulary)
+        return Training(trainee, TASKS, replace(SETTINGS, byte_dropout=0.5, precision=precision))
+
+    for precision in ("bf16", "fp32"):
+        one, other = training(precision, 1), training(precision, 2)
+        first = {name: tensor.clone() for name, tensor in one.tensors().items()}
+        one.advance(window=1)
+        other.restore(one.state(), {name: tensor.clone() for name, tensor in one.tensors().items()})
+        for run_ in (one, other):
+            run_.advance(window=1)
+        assert math.isfinite(one.loss)
+        assert one.loss == other.loss
+        for name, tensor in one.trainee.state_dict().items():
+            assert torch.equal(tensor, other.trainee.state_dict()[name])
+        still = {n for n, t in one.trainee.state_dict().items() if torch.equal(t, first[n])}
+        # What the starts stand in for while a base is trained, and adapters behind matrices of zeros.
+        assert still <= {"model.task_tokens", "model.task_vector"}
+    out = tmp_path / "base.safetensors"
+    one.trainee.write(out, {})
+    base = Base.load(out)
+    assert base.config == config
+    assert 0 <= one.trainee.dev_exact("copy", DEV["copy"]) <= 1
+
+
+def test_a_base_with_a_copy_path_is_made_and_told(tmp_path: Path) -> None:
+    out = tmp_path / "base.safetensors"
+    list(pretrain(TASKS, DEV, out, replace(SETTINGS, output="copy")))
+    header = read_header(out)
+    assert header.config.output == "copy"
+    assert Base.load(out).config == header.config
+    card = model_card(header, out, 60.0)
+    assert "output: copy)" in card
+    assert "--seed 1 --output copy --warmup-steps 2`" in card
 
 
 def test_wider_presets_get_smaller_steps() -> None:
