@@ -42,6 +42,7 @@ from edgeseq_core.serving.watch import SnapshotWatch
 from edgeseq_core.settings import KafkaSettings, PredictorSettings
 from edgeseq_core.streams.connect import broker_errors, client_arguments
 from edgeseq_core.streams.dead_letters import DeadLetterProducer
+from edgeseq_core.streams.kafka_defects import finish_join
 from edgeseq_core.streams.producer import RecordProducer
 
 log = structlog.get_logger(__name__)
@@ -167,6 +168,7 @@ class PredictorLoop:
         # With bulk held back, room in the queue must be noticed soon.
         wait_ms = FETCH_MAX_WAIT_MS if self._intake.held() else POLL_MS
         polled = self._consumer.poll(timeout_ms=wait_ms)
+        finish_join(self._consumer)
         for partition, records in polled.items():
             for record in records:
                 at = TopicOffset(partition.topic, partition.partition, record.offset)
