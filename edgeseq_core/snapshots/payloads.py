@@ -80,4 +80,4 @@ def promotion_ms(record: SnapshotRecord) -> int:
 
 def missing(why: str) -> SnapshotError:
     """A snapshot that cannot be used, in one sentence."""
-    return SnapshotError(f"{why}: choose another")
+    return SnapshotError(f"{why}; choose one that `edgeseq snapshots --kept` lists")

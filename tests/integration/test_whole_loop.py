@@ -135,6 +135,8 @@ def test_a_rollback_flips_pins_and_forks_and_unpin_lets_it_promote(loop: Loop) -
     wait_for(lambda: loop.answer("moods").target == "up", "up")
     good = loop.champion("moods")
     assert good is not None
+    for action in ("pin", "unpin"):  # what a person chose last stays, however many are promoted
+        assert loop.sdk.control(action, "moods").ok
     loop.learn("moods", "no", start=1_000, pairs=320)
     wait_for(lambda: loop.answer("moods").target == "no", "no")
     bad = loop.champion("moods")

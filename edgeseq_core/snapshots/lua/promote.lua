@@ -6,7 +6,7 @@ local keys = {champions = KEYS[1], state = KEYS[2], checkpoints = KEYS[3], kept 
 local refusal = fence_champion(keys.champions, ARGV[1], ARGV[3])
 if refusal then return refusal end
 if redis.call('HEXISTS', keys.kept, ARGV[2]) == 0 then
-  return redis.error_reply('SNAPSHOT the bytes of snapshot ' .. ARGV[2] .. ' are not kept: choose another')
+  return redis.error_reply('SNAPSHOT the bytes of snapshot ' .. ARGV[2] .. ' are not kept; choose one that `edgeseq snapshots --kept` lists')
 end
 redis.call('RPUSH', KEYS[5], ARGV[5])
 redis.call('HSET', keys.state, 'chosen', ARGV[2])

@@ -7,7 +7,7 @@ local id = ARGV[2]
 local refusal = fence_champion(keys.champions, ARGV[1], ARGV[3])
 if refusal then return refusal end
 local function missing(why)
-  return redis.error_reply('SNAPSHOT ' .. why .. ': choose another')
+  return redis.error_reply('SNAPSHOT ' .. why .. '; choose one that `edgeseq snapshots --kept` lists')
 end
 if redis.call('HEXISTS', keys.promoted, id) == 0 then
   return missing('snapshot ' .. id .. ' never served')
