@@ -22,6 +22,7 @@ from safetensors.numpy import load, save
 from edgeseq_core.errors import SnapshotError
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.quantize import dequantize_rows, quantize_rows
+from edgeseq_core.text.subwords import Subwords
 from edgeseq_core.text.vocabulary import Vocabulary
 
 FORMAT = "edgeseq-base-1"
@@ -68,7 +69,7 @@ def write_base(
     header = {
         "format": FORMAT,
         "config": config.to_json(),
-        "characters": "".join(vocabulary.characters),
+        **_vocabulary_header(vocabulary),
         "notes": dict(notes),
     }
     data = save(stored, metadata={"header": json.dumps(header, sort_keys=True)})
@@ -114,6 +115,14 @@ def _read(path: Path | None) -> tuple[dict[str, Any], bytes, str]:
 
 
 def _header(header: dict[str, Any], digest: str) -> BaseHeader:
-    return BaseHeader(
-        ModelConfig(**header["config"]), Vocabulary(header["characters"]), digest, header["notes"]
+    vocabulary = (
+        Subwords(header["characters"], header["merges"])
+        if "merges" in header
+        else Vocabulary(header["characters"])
     )
+    return BaseHeader(ModelConfig(**header["config"]), vocabulary, digest, header["notes"])
+
+
+def _vocabulary_header(vocabulary: Vocabulary) -> dict[str, Any]:
+    merges = {"merges": vocabulary.merges} if isinstance(vocabulary, Subwords) else {}
+    return {"characters": "".join(vocabulary.characters), **merges}

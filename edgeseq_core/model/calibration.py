@@ -132,9 +132,10 @@ class Calibration:
     def admit(self, targets: Iterable[str]) -> int:
         """Give every symbol of the targets a row of its own, without changing an output; returns how many."""
         added = 0
-        for character in dict.fromkeys("".join(targets)):
-            self.table.add(character)
-            for token in self.table.encode(character):
+        for target in dict.fromkeys(targets):
+            for character in dict.fromkeys(target):
+                self.table.add(character)
+            for token in self.table.encode(target):
                 if token not in self._row_of and len(self.rows) < MAX_ROWS:
                     self._row_of[token] = len(self.rows)
                     self.rows.append(token)
@@ -148,10 +149,11 @@ class Calibration:
 
     @property
     def alphabet(self) -> list[int]:
-        """Token ids that targets have had, EOS included; all there are once no row is free any more."""
+        """What is written with characters that targets have had, EOS included; all once no row is free."""
         if len(self.rows) >= MAX_ROWS:
             return list(range(len(self.table)))
-        return sorted({*self.rows, *range(len(self.table.vocabulary), len(self.table))})
+        known = self.table.vocabulary.written_with(self.rows)
+        return sorted(known | set(range(len(self.table.vocabulary), len(self.table))))
 
     def virtual_rows(self) -> Tensor:
         """Embeddings ``[own symbols, D]`` that new symbols start from: the mean of their byte rows."""

@@ -28,6 +28,7 @@ from edgeseq_core.model.mixture_batches import MixtureBatches, Pairs
 from edgeseq_core.model.objective import Labels, Objective
 from edgeseq_core.model.run_folder import RunFolder
 from edgeseq_core.model.trainee import Trainee
+from edgeseq_core.text.subwords import learn_subwords
 from edgeseq_core.text.vocabulary import PAD, Vocabulary
 
 SAVE_EVERY_S = 60.0  # a killed run loses so much work; writing 10 M numbers takes about a second
@@ -55,6 +56,7 @@ class PretrainSettings:
     size_exponent: float = 0.5  # a task is drawn with probability ~ pairs ** size_exponent
     max_characters: int = 1_000
     min_count: int = 20
+    subwords: int = 0  # pieces merged of characters, beside them
     seed: int = 1
     threads: int = 1
     device: str = "cpu"
@@ -276,7 +278,7 @@ class Training:
 
 
 def build_vocabulary(train: Mapping[str, Pairs], settings: PretrainSettings) -> Vocabulary:
-    """The most frequent characters of all tasks; rarer ones are spelt as bytes."""
+    """The most frequent characters of all tasks, and subwords of them; rarer ones are spelt as bytes."""
     counts: Counter[str] = Counter()
     for pairs in train.values():
         for source, target in pairs:
@@ -285,7 +287,10 @@ def build_vocabulary(train: Mapping[str, Pairs], settings: PretrainSettings) -> 
     for code in range(0x20, 0x7F):  # printable ASCII is always known
         counts[chr(code)] += 1 << 40
     kept = [c for c, n in counts.most_common(settings.max_characters) if n >= settings.min_count]
-    return Vocabulary(sorted(kept))
+    if not settings.subwords:
+        return Vocabulary(sorted(kept))
+    texts = (text for name in sorted(train) for pair in train[name] for text in pair)
+    return learn_subwords(texts, sorted(kept), pieces=settings.subwords)
 
 
 def _new(train: Mapping[str, Pairs], settings: PretrainSettings) -> Trainee:

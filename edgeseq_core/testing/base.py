@@ -14,13 +14,17 @@ from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.edgeformer import EdgeFormer
 from edgeseq_core.text.vocabulary import Vocabulary
 
+CHARACTERS = string.printable[:95] + "äöüßéñ"
 
-def write_tiny_base(path: Path, *, seed: int = 0, **shape: Any) -> Path:
+
+def write_tiny_base(
+    path: Path, *, seed: int = 0, vocabulary: Vocabulary | None = None, **shape: Any
+) -> Path:
     """Write a base of about 100 k random numbers over ASCII and a few accented letters.
 
     ``shape`` changes fields of its `ModelConfig`.
     """
-    vocabulary = Vocabulary(string.printable[:95] + "äöüßéñ")
+    vocabulary = vocabulary or Vocabulary(CHARACTERS)
     fields: dict[str, Any] = {
         "vocabulary_size": len(vocabulary),
         "d_model": 32,

@@ -1,7 +1,8 @@
 """Text to token ids and back, byte for byte.
 
-A **vocabulary** belongs to a base: three special tokens, 256 byte tokens, then Unicode characters.  A
-character that it does not know is written as its UTF-8 bytes, so no text is unrepresentable.  A task
+A **vocabulary** belongs to a base: three special tokens, 256 byte tokens, then pieces of text: Unicode
+characters, and with `Subwords` what is merged of them.  A character that it does not know is written as
+its UTF-8 bytes, so no text is unrepresentable.  A task
 adds characters of its own in a **symbol table** that only ever grows, so ids never change meaning.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 PAD, BOS, EOS = 0, 1, 2
 FIRST_BYTE = 3
@@ -30,6 +31,7 @@ class Vocabulary:
 
     def __init__(self, characters: Iterable[str]) -> None:
         self.characters: tuple[str, ...] = tuple(characters)
+        self.pieces = self.characters  # what ids stand for, from FIRST_CHARACTER on
         self._ids = {c: FIRST_CHARACTER + i for i, c in enumerate(self.characters)}
         if len(self._ids) != len(self.characters) or any(len(c) != 1 for c in self.characters):
             raise ValueError("a vocabulary lists each character once, one code point each")
@@ -38,14 +40,10 @@ class Vocabulary:
         ).hexdigest()
 
     def __len__(self) -> int:
-        return FIRST_CHARACTER + len(self.characters)
+        return FIRST_CHARACTER + len(self.pieces)
 
     def __contains__(self, character: str) -> bool:
         return character in self._ids
-
-    def id_of(self, character: str) -> int | None:
-        """The id of a known character, else None."""
-        return self._ids.get(character)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``, without BOS or EOS."""
@@ -63,7 +61,11 @@ class Vocabulary:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ``ids``; special tokens are dropped, broken byte runs become U+FFFD."""
-        return _join(ids, self.characters)
+        return _join(ids, self.pieces)
+
+    def written_with(self, ids: Iterable[int]) -> set[int]:
+        """``ids``, and those of all pieces that are made of their characters."""
+        return set(ids)
 
 
 class SymbolTable:
@@ -110,12 +112,8 @@ class SymbolTable:
         if not self._ids:
             return self.vocabulary.encode(text)
         ids: list[int] = []
-        for character in text:
-            own = self._ids.get(character)
-            if own is None:
-                ids.extend(self.vocabulary.encode(character))
-            else:
-                ids.append(own)
+        for run, own in self._runs(text):
+            ids.extend(self.vocabulary.encode(run) if own is None else [own])
         return ids
 
     def of_source(self, text: str) -> list[int]:
@@ -130,24 +128,33 @@ class SymbolTable:
         if not self._ids:
             return self.vocabulary.encode(text)
         ids: list[int] = []
-        for character in text:
-            own = self._ids.get(character)
-            if own is None:
-                ids.extend(self.vocabulary.encode(character))
-            else:
-                ids.extend([own] * len(character.encode()))
+        for run, own in self._runs(text):
+            ids.extend(self.vocabulary.encode(run) if own is None else [own] * len(run.encode()))
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ``ids``."""
-        return _join(ids, (*self.vocabulary.characters, *self._symbols))
+        return _join(ids, (*self.vocabulary.pieces, *self._symbols))
+
+    def _runs(self, text: str) -> Iterator[tuple[str, int | None]]:
+        """Own characters with their ids, and what lies between them."""
+        start = 0
+        for at, character in enumerate(text):
+            own = self._ids.get(character)
+            if own is not None:
+                if start < at:
+                    yield text[start:at], None
+                yield character, own
+                start = at + 1
+        if start < len(text):
+            yield text[start:], None
 
 
-def _join(ids: Iterable[int], characters: Sequence[str]) -> str:
+def _join(ids: Iterable[int], pieces: Sequence[str]) -> str:
     out = bytearray()
     for token in ids:
         if token >= FIRST_CHARACTER:
-            out += characters[token - FIRST_CHARACTER].encode()
+            out += pieces[token - FIRST_CHARACTER].encode()
         elif token >= FIRST_BYTE:
             out.append(token - FIRST_BYTE)
     return out.decode("utf-8", errors="replace")

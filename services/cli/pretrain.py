@@ -93,6 +93,9 @@ def pretrain(
             help="What answers are made of: the vocabulary, or copies of the source as well."
         ),
     ] = "vocabulary",
+    subwords: Annotated[
+        int, Parameter(help="Pieces of several characters in the vocabulary, beside characters.")
+    ] = 0,
     schedule: Schedule = Schedule(),
     machine: Machine = Machine(),
     following: Lessons = Lessons(),
@@ -113,7 +116,7 @@ def pretrain(
     from edgeseq_core.corpus import mixture
 
     settings = model.PretrainSettings(
-        preset=preset, output=output, **vars(schedule), **machine.settings()
+        preset=preset, output=output, subwords=subwords, **vars(schedule), **machine.settings()
     )
     loaded = mixture.load(schedule.seed)
     if following.teacher:

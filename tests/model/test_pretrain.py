@@ -29,6 +29,7 @@ from edgeseq_core.model.pretrain import (
     pretrain,
 )
 from edgeseq_core.model.trainee import Trainee
+from edgeseq_core.text.subwords import Subwords
 from tests.corpus.need import need
 from tests.model.test_edgeformer import VARIANTS
 
@@ -76,6 +77,16 @@ def test_a_run_that_stopped_goes_on_to_the_same_bytes(
     reports = list(pretrain(TASKS, DEV, out, SETTINGS, report_every=1))
     assert reports[0].step <= max(stop, 2)
     assert out.read_bytes() == uninterrupted.read_bytes()
+
+
+def test_subwords_are_learnt_from_the_data_and_kept_in_the_file(tmp_path: Path) -> None:
+    out = tmp_path / "base.safetensors"
+    run(out, replace(SETTINGS, subwords=30))
+    base = Base.load(out)
+    assert isinstance(base.vocabulary, Subwords)
+    assert base.config.vocabulary_size == len(base.vocabulary)
+    assert len(base.vocabulary.pieces) == len(base.vocabulary.characters) + 30
+    assert len(base.vocabulary.encode("abca")) < 4
 
 
 KILLED_IN = """

@@ -1,0 +1,59 @@
+"""A base with subwords: its file, a task taught on it, and what it may answer when constrained."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeseq_core.engine import Limits, SourceRow
+from edgeseq_core.model.base import Base
+from edgeseq_core.model.base_file import read_header
+from edgeseq_core.model.calibration import Calibration, CalibrationConfig
+from edgeseq_core.model.torch_engine import TorchEngine
+from edgeseq_core.testing.base import CHARACTERS, tiny_base, write_tiny_base
+from edgeseq_core.text.subwords import Subwords, learn_subwords
+from edgeseq_core.text.vocabulary import EOS
+from tests.model.test_torch_engine import payload
+
+WORDS = ["reading", "leading", "trading", "loading", "heading", "even", "odd", "number 7"] * 3
+SUBWORDS = learn_subwords(WORDS, CHARACTERS, pieces=24)
+
+
+@pytest.fixture(scope="module", params=["vocabulary", "copy"])
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    folder = tmp_path_factory.mktemp("base")
+    return tiny_base(folder, vocabulary=SUBWORDS, output=request.param)
+
+
+def test_the_file_holds_the_vocabulary(tmp_path: Path, base: Base) -> None:
+    assert isinstance(base.vocabulary, Subwords)
+    assert base.vocabulary.pieces == SUBWORDS.pieces
+    plain = read_header(write_tiny_base(tmp_path / "plain.safetensors"))
+    assert plain.vocabulary.digest != base.vocabulary.digest == SUBWORDS.digest
+    assert plain.record_digest != base.header.record_digest
+
+
+def test_every_token_of_a_target_gets_a_row_and_its_characters_make_the_alphabet(
+    base: Base,
+) -> None:
+    calibration = Calibration(base.model, base.vocabulary, CalibrationConfig(rank=2))
+    calibration.admit(["leading漢"])
+    whole = [token for token in base.vocabulary.encode("leading") if len(_text(base, token)) > 1]
+    assert whole
+    assert {*whole, len(base.vocabulary)} <= set(calibration.rows)
+    pieces = [_text(base, at) for at in calibration.alphabet if EOS < at < len(base.vocabulary)]
+    assert {"ading", "lead", "i"} & set(pieces)
+    assert set("".join(pieces)) == set("leading")
+
+
+def test_a_constrained_answer_has_only_characters_of_the_targets(base: Base) -> None:
+    engine = TorchEngine(base)
+    engine.swap("one", "one-1", payload(base, 0, "reading漢"))
+    limits, sources = Limits(max_tokens=12), ("reading", "字", "7 x")
+    free = engine.generate([SourceRow("one", s) for s in sources], limits)
+    held = engine.generate([SourceRow("one", s, 1, constrained=True) for s in sources], limits)
+    assert not {c for one in free for c in one.target} <= set("reading漢")  # else nothing is shown
+    assert {c for one in held for c in one.target} <= set("reading漢")
+
+
+def _text(base: Base, token: int) -> str:
+    return base.vocabulary.decode([token])
