@@ -18,7 +18,15 @@ from torch import Tensor
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.edgeformer import EdgeFormer
 
-SILENT = ("_o", "_down", "embedding", "task_tokens", "task_vector")  # new entries of these are zero
+SILENT = (
+    "_o",
+    "_out",
+    "_down",
+    "embedding",
+    "task_tokens",
+    "task_vector",
+)  # new entries of these are zero
+LAST_READERS = ("copy_q", "copy_gate", "bands_tails")  # matrices that read the decoder's last state
 AWAKE = 0.1  # what a new layer's hidden units say, so that a gradient passes their ReLU
 
 
@@ -86,10 +94,11 @@ def widen_stream(model: EdgeFormer, d_model: int) -> EdgeFormer:
     shrink = (config.d_model / d_model) ** 0.5
     # The network multiplies embeddings by the root of d_model, so they shrink.  They meet the decoder's
     # last state as the output's matrix, too: its gain stays, and what else reads that state shrinks.
-    reads_last_state = [m for name, m in grown.matrices.items() if name in ("copy_q", "copy_gate")]
+    reads_last_state = [m for name, m in grown.matrices.items() if name in LAST_READERS]
     gains = [gain for name, gain in grown.norms.items() if name != "decoder_out_norm"]
     with torch.no_grad():
-        for parameter in (grown.embedding, *gains, *reads_last_state):
+        widening = [matrix for name, matrix in grown.tails.items() if name.endswith("_out")]
+        for parameter in (grown.embedding, *widening, *gains, *reads_last_state):
             parameter.mul_(shrink)
     return grown
 

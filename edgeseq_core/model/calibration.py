@@ -252,6 +252,7 @@ FACTORS: Mapping[str, tuple[str | None, str | None, str | None]] = {
     "up": (None, None, None),
     "down": ("scale", "shift", "hidden"),
     "gate": (None, "gate", None),
+    "tails": (None, "tail", None),
 }
 
 
@@ -263,6 +264,8 @@ def factor_widths(site: Site, config: ModelConfig) -> dict[str, int]:
         return {"logit": heads, "key": kv, "value": kv, "scale": d, "shift": d}
     if site.kind == "ffn":
         return {"hidden": site.shapes["up"][0], "scale": d, "shift": d}
+    if site.kind == "bands":
+        return {"tail": len(config.bands)}
     return {"logit": 1, "key": config.head_width, "gate": 1}
 
 
@@ -280,7 +283,7 @@ class MergedWeights:
         for site in calibration.sites:
             for part in site.parts:
                 self._merged[site.name, part] = self._merge(site, part)
-        table = torch.cat([self.base.embedding.detach(), calibration.virtual_rows()])
+        table = torch.cat([self.base.tokens.table().detach(), calibration.virtual_rows()])
         rows = torch.tensor(calibration.rows)
         self.table = table.index_add(0, rows, own["rows"])
         bias = F.pad(self.base.vocabulary_bias.detach(), (0, len(calibration.table.symbols)))
@@ -415,7 +418,7 @@ class GatheredWeights:
 
     def embed(self, ids: Tensor) -> Tensor:
         size = self.base.config.vocabulary_size
-        known = F.embedding(ids.clamp(max=size - 1), self.base.embedding)
+        known = self.base.tokens.look_up(ids.clamp(max=size - 1))
         if self.extra:
             at = (ids - size).clamp(min=0)[..., None].expand(-1, -1, known.shape[-1])
             known = torch.where((ids >= size)[..., None], self.virtual.gather(1, at), known)
@@ -423,7 +426,7 @@ class GatheredWeights:
         return known + self.delta.gather(1, own)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        scores = F.linear(hidden, self.base.embedding)
+        scores = self.base.tokens.score(hidden)
         if self.extra:
             scores = torch.cat([scores, torch.bmm(hidden, self.virtual.transpose(1, 2))], -1)
         own = torch.bmm(

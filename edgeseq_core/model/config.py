@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
+
+from edgeseq_core.text.vocabulary import FIRST_CHARACTER
+
+BAND_FACTOR = 4  # a band's embeddings are so many times narrower than those before it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +47,12 @@ class ModelConfig:
     decoder_mixer: Literal["attention", "retention"] = "attention"
     group_heads: tuple[int, ...] = ()
     group_ffn: tuple[int, ...] = ()
+    bands: tuple[
+        int, ...
+    ] = ()  # tokens from each of these on have narrower embeddings; see `bands`
 
     def __post_init__(self) -> None:
-        for name in ("group_heads", "group_ffn"):  # JSON has no tuples
+        for name in ("group_heads", "group_ffn", "bands"):  # JSON has no tuples
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.head_size % 4 or (not self.head_size and self.d_model % (4 * self.heads)):
             raise ValueError("d_model must be a multiple of 4 * heads (half of a head is rotary)")
@@ -57,6 +65,7 @@ class ModelConfig:
         if self.adaptation == "prefix" and self.encoder_mixer != "attention":
             raise ValueError("a prefix needs attention in the encoder")
         self._check_groups()
+        self._check_bands()
 
     def _check_groups(self) -> None:
         if len(self.group_heads) not in (0, self.attention_groups):
@@ -73,6 +82,31 @@ class ModelConfig:
             raise ValueError(
                 "all groups have the same heads where a head's number decides its reach"
             )
+
+    def _check_bands(self) -> None:
+        if not self.bands:
+            return
+        edges = (FIRST_CHARACTER, *self.bands, self.vocabulary_size)
+        if any(a >= b for a, b in pairwise(edges)):
+            raise ValueError(
+                "bands begin after the bytes, rise, and end before the vocabulary does"
+            )
+        if self.output != "vocabulary":
+            raise ValueError("embeddings in bands go with the output `vocabulary` only")
+        if self.d_model % BAND_FACTOR ** len(self.bands):
+            raise ValueError(f"each band is {BAND_FACTOR} times narrower, so d_model must divide")
+
+    @property
+    def first_band(self) -> int:
+        """Tokens whose embeddings are as wide as the model."""
+        return self.bands[0] if self.bands else self.vocabulary_size
+
+    @property
+    def tails(self) -> list[tuple[int, int]]:
+        """Size and width of each later band."""
+        edges = (*self.bands, self.vocabulary_size)
+        widths = (self.d_model // BAND_FACTOR ** (at + 1) for at in range(len(self.bands)))
+        return [(b - a, width) for (a, b), width in zip(pairwise(edges), widths, strict=False)]
 
     @property
     def head_width(self) -> int:
@@ -115,7 +149,9 @@ class ModelConfig:
     @property
     def parameters(self) -> int:
         """Numbers in a base, by formula; the model's own count must equal it to the unit."""
-        return self.core_parameters + self.vocabulary_size * (self.d_model + 1)
+        d, tails = self.d_model, self.tails
+        rows = self.first_band * d + sum((size + d) * width for size, width in tails)
+        return self.core_parameters + rows + self.vocabulary_size + len(tails) * (d + 1)
 
     @property
     def core_parameters(self) -> int:
@@ -178,6 +214,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+# For vocabularies of 8,000 and more: beside characters, so many subwords if no number is given.
+LARGE_VOCABULARY_SUBWORDS = 7_000
+LARGE_VOCABULARY: dict[str, dict[str, Any]] = {
+    "256-8k": {**PRESETS["256"], "bands": (2_048, 4_096)},
+}
+
 
 def preset(name: str, *, vocabulary_size: int, **changes: Any) -> ModelConfig:
     """The named preset, some fields changed; raises KeyError for an unknown name.
@@ -186,8 +228,13 @@ def preset(name: str, *, vocabulary_size: int, **changes: Any) -> ModelConfig:
     724784
     >>> preset("128", vocabulary_size=1200, output="copy", key_heads=1).core_parameters
     478145
+    >>> large, dense = (preset(name, vocabulary_size=8_259) for name in ("256-8k", "256"))
+    >>> dense.parameters - dense.core_parameters, large.parameters - large.core_parameters
+    (2122563, 751221)
     """
-    return ModelConfig(vocabulary_size=vocabulary_size, **PRESETS[name] | changes)
+    return ModelConfig(
+        vocabulary_size=vocabulary_size, **(PRESETS | LARGE_VOCABULARY)[name] | changes
+    )
 
 
 def one_wide_ffn(config: ModelConfig) -> ModelConfig:

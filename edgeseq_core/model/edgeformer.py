@@ -31,6 +31,7 @@ from edgeseq_core.model.adaptation import (
     BiasAdaptation,
     PrefixAdaptation,
 )
+from edgeseq_core.model.bands import BandedOutput, Embedding, new_tails
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.mixer import Retention, SoftmaxAttention, State, TokenMixer
 from edgeseq_core.model.norms import PostNorm, PreNorm
@@ -99,7 +100,8 @@ class EdgeFormer(nn.Module):
                 if bias not in self.biases:
                     self.biases[bias] = nn.Parameter(torch.zeros(rows))
         self.norms = NORMS[config.norm](config)
-        self.embedding = nn.Parameter(torch.randn(config.vocabulary_size, d) * d**-0.5)
+        self.embedding = nn.Parameter(torch.randn(config.first_band, d) * d**-0.5)
+        self.tails = new_tails(config)  # of embeddings in bands
         self.vocabulary_bias = nn.Parameter(torch.zeros(config.vocabulary_size))
         self.task_tokens = nn.Parameter(torch.randn(config.task_tokens, d) * 0.02)
         self.task_vector = nn.Parameter(torch.zeros(d))
@@ -125,7 +127,8 @@ class EdgeFormer(nn.Module):
         self.decoder_mixers = [
             mixer(config.decoder_mixer, 2 * layer) for layer in range(config.decoder_layers)
         ]
-        self.output: Output = OUTPUTS[config.output](config)
+        output = BandedOutput if config.bands else OUTPUTS[config.output]
+        self.output: Output = output(config)
         self._decoder_feed = self._feed if config.decoder_ffn else _pass
 
     # --- a pair's way -------------------------------------------------------------------------
@@ -141,7 +144,7 @@ class EdgeFormer(nn.Module):
 
     def embed_source(self, source: Tensor) -> Tensor:
         """What the first encoder layer reads, ``[B, S] -> [B, S, D]``."""
-        return F.embedding(source, self.embedding) * math.sqrt(self.config.d_model)
+        return self.tokens.look_up(source) * math.sqrt(self.config.d_model)
 
     def run_encoder(self, x: Tensor, real: Tensor, weights: Weights, layers: range) -> Tensor:
         """Some encoder layers, ``[B, S, D] -> [B, S, D]``; ``real [B, S]`` is False at padding."""
@@ -225,6 +228,11 @@ class EdgeFormer(nn.Module):
         bias: Tensor = self.biases[self._names[site, part][1]]
         return bias
 
+    @property
+    def tokens(self) -> Embedding:
+        """The embeddings of all tokens."""
+        return Embedding(self.embedding, self.tails)
+
     def _qkv(self, x: Tensor, site: str, weights: Weights) -> tuple[Tensor, ...]:
         return tuple(self._heads(weights.project(x, site, part)) for part in "qkv")
 
@@ -249,10 +257,10 @@ class BaseWeights:
         return F.linear(x, self.model.matrix(site, part), self.model.bias(site, part))
 
     def embed(self, ids: Tensor) -> Tensor:
-        return F.embedding(ids, self.model.embedding)
+        return self.model.tokens.look_up(ids)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.model.embedding, self.model.vocabulary_bias)
+        return self.model.tokens.score(hidden) + self.model.vocabulary_bias
 
     def task(self, rows: int) -> tuple[Tensor, Tensor]:
         return self.tokens.expand(rows, -1, -1), self.vector.expand(rows, -1, -1)

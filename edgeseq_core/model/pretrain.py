@@ -23,7 +23,13 @@ from torch import Tensor, nn
 
 from edgeseq_core import __version__
 from edgeseq_core.errors import ConfigError
-from edgeseq_core.model.config import PRESETS, ModelConfig, preset
+from edgeseq_core.model.config import (
+    LARGE_VOCABULARY,
+    LARGE_VOCABULARY_SUBWORDS,
+    PRESETS,
+    ModelConfig,
+    preset,
+)
 from edgeseq_core.model.mixture_batches import MixtureBatches, Pairs
 from edgeseq_core.model.objective import Labels, Objective
 from edgeseq_core.model.run_folder import RunFolder
@@ -38,6 +44,9 @@ CLIP_NORM = 1.0
 # A step sums the gradients of so many batches.  Pairs of one length are of few tasks: after 400 steps of
 # one batch the dev loss was 2.13 nats a token, of two 1.96, of four 1.90 but in more time.
 STEP_BATCHES = 2
+
+
+_SHAPES = PRESETS | LARGE_VOCABULARY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,30 +65,43 @@ class PretrainSettings:
     size_exponent: float = 0.5  # a task is drawn with probability ~ pairs ** size_exponent
     max_characters: int = 1_000
     min_count: int = 20
-    subwords: int = 0  # pieces merged of characters, beside them
+    subwords: int | None = None  # pieces merged of characters; None: as many as the preset is for
     seed: int = 1
     threads: int = 1
     device: str = "cpu"
     precision: str = "fp32"  # or bf16: matrix products in bfloat16, weights and moments in fp32
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
+        if self.preset not in _SHAPES:
             raise ConfigError(
-                f"preset {self.preset} is unknown: choose one of {', '.join(PRESETS)}"
+                f"preset {self.preset} is unknown: choose one of {', '.join(_SHAPES)}"
             )
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("PyTorch sees no CUDA device here: choose --device cpu")
 
+    @property
+    def pieces(self) -> int:
+        """How many subwords the vocabulary gets at most."""
+        if self.subwords is not None:
+            return self.subwords
+        return LARGE_VOCABULARY_SUBWORDS if self.preset in LARGE_VOCABULARY else 0
+
     def config(self, *, vocabulary_size: int) -> ModelConfig:
-        """The shape of a new base."""
-        return preset(self.preset, vocabulary_size=vocabulary_size, output=self.output)
+        """The shape of a new base; raises ConfigError when the preset does not fit."""
+        try:
+            return preset(self.preset, vocabulary_size=vocabulary_size, output=self.output)
+        except ValueError as error:
+            raise ConfigError(
+                f"preset {self.preset} with output {self.output} and a vocabulary of "
+                f"{vocabulary_size} cannot be made: {error}"
+            ) from None
 
     @property
     def peak_learning_rate(self) -> float:
         """The learning rate after the warm-up; without one given, 0.002 at width 128, ~ 1 / sqrt(width)."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return 2e-3 * math.sqrt(128 / PRESETS[self.preset]["d_model"])
+        return 2e-3 * math.sqrt(128 / _SHAPES[self.preset]["d_model"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,10 +309,10 @@ def build_vocabulary(train: Mapping[str, Pairs], settings: PretrainSettings) -> 
     for code in range(0x20, 0x7F):  # printable ASCII is always known
         counts[chr(code)] += 1 << 40
     kept = [c for c, n in counts.most_common(settings.max_characters) if n >= settings.min_count]
-    if not settings.subwords:
+    if not settings.pieces:
         return Vocabulary(sorted(kept))
     texts = (text for name in sorted(train) for pair in train[name] for text in pair)
-    return learn_subwords(texts, sorted(kept), pieces=settings.subwords)
+    return learn_subwords(texts, sorted(kept), pieces=settings.pieces)
 
 
 def _new(train: Mapping[str, Pairs], settings: PretrainSettings) -> Trainee:

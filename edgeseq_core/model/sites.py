@@ -16,13 +16,14 @@ from torch import Tensor
 
 from edgeseq_core.model.config import ModelConfig
 
-Kind = Literal["attention", "ffn", "copy"]
+Kind = Literal["attention", "ffn", "copy", "bands"]
 COPY_SITE = "decoder.copy"
+BANDS_SITE = "decoder.bands"
 
 
 @dataclass(frozen=True)
 class Site:
-    """One use of a shared group of matrices: an attention, an FFN or the copy gate at its place."""
+    """One use of a shared group of matrices: an attention, an FFN, the copy gate or the tails."""
 
     name: str
     kind: Kind
@@ -51,6 +52,10 @@ def sites(config: ModelConfig) -> list[Site]:
     if config.output == "copy":
         c, d = config.head_width, config.d_model
         out.append(Site(COPY_SITE, "copy", "copy", {"q": (c, d), "k": (c, d), "gate": (1, d)}))
+    if config.bands:
+        out.append(
+            Site(BANDS_SITE, "bands", "bands", {"tails": (len(config.bands), config.d_model)})
+        )
     return [site for site in out if site.shapes.get("up") != (0, config.d_model)]
 
 

@@ -85,7 +85,7 @@ def pretrain(
     /,
     *,
     preset: Annotated[
-        str, Parameter(help="Size of the model, by its width: 128, 256, 384, 512.")
+        str, Parameter(help="Size of the model, by its width: 128, 256, 384, 512; or 256-8k.")
     ] = "128",
     output: Annotated[
         Literal["vocabulary", "copy"],
@@ -94,8 +94,11 @@ def pretrain(
         ),
     ] = "vocabulary",
     subwords: Annotated[
-        int, Parameter(help="Pieces of several characters in the vocabulary, beside characters.")
-    ] = 0,
+        int | None,
+        Parameter(
+            help="Pieces of several characters beside characters; default: 0, 256-8k: 7,000."
+        ),
+    ] = None,
     schedule: Schedule = Schedule(),
     machine: Machine = Machine(),
     following: Lessons = Lessons(),

@@ -20,6 +20,7 @@ GROWTHS: dict[str, Growth] = {
     "stream": lambda model: widen_stream(model, 56),
 }
 VARIANTS: dict[str, dict[str, Any]] = {
+    "bands": {"bands": (270,)},
     "default": {},
     "copy": {"output": "copy"},
     "grouped, linear, retention": {

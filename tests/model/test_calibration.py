@@ -23,6 +23,7 @@ SHAPE = CalibrationConfig(rank=4, encoder_layers=1)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
+    "bands": {"bands": (270, 330)},
     "default": {},
     "copy": {"output": "copy"},
     "adapters": {"adaptation": "adapter", "adaptation_size": 3, "heads": 4, "key_heads": 2},
@@ -64,9 +65,13 @@ def test_a_new_calibration_is_the_exact_identity(base: Base) -> None:
     model = base.model
     bare = BaseWeights(model, model.task_tokens[None], model.task_vector[None, None])
     with torch.no_grad():
-        assert torch.equal(
-            model(source, target, MergedWeights(blank(base))), model(source, target, bare)
+        calibrated, plain = (
+            model(source, target, MergedWeights(blank(base))),
+            model(source, target, bare),
         )
+    # Of embeddings in bands a task's table is the product, whose rounding is not that of its factors.
+    assert torch.equal(calibrated, plain) or base.config.bands
+    assert torch.allclose(calibrated, plain, rtol=0, atol=1e-5)
 
 
 def test_known_symbols_are_admitted_without_changing_an_output(base: Base) -> None:

@@ -12,6 +12,7 @@ from edgeseq_core.model.edgeformer import BaseWeights, EdgeFormer, sites
 from edgeseq_core.testing.base import tiny_base
 
 VARIANTS: dict[str, dict[str, Any]] = {
+    "bands": {"bands": (270, 330)},
     "default": {},
     "copy": {"output": "copy"},
     "adapter": {"adaptation": "adapter", "adaptation_size": 3},

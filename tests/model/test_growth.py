@@ -30,6 +30,7 @@ LARGER = [
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
+    "bands": {"bands": (270, 330)},
     "default": {},
     "copy": {"output": "copy"},
     "linear positions, prefix": {

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -87,6 +88,19 @@ def test_subwords_are_learnt_from_the_data_and_kept_in_the_file(tmp_path: Path) 
     assert base.config.vocabulary_size == len(base.vocabulary)
     assert len(base.vocabulary.pieces) == len(base.vocabulary.characters) + 30
     assert len(base.vocabulary.encode("abca")) < 4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [({}, "before the vocabulary does"), ({"output": "copy"}, "only")]
+)
+def test_a_preset_that_does_not_fit_is_refused_in_one_sentence(
+    wrong: dict[str, Any], message: str
+) -> None:
+    settings = replace(SETTINGS, preset="256-8k", **wrong)
+    assert settings.pieces == 7_000
+    assert replace(settings, subwords=3).pieces == 3
+    with pytest.raises(ConfigError, match=message):
+        settings.config(vocabulary_size=9_000 if wrong else 4_000)
 
 
 KILLED_IN = """

@@ -63,6 +63,7 @@ class Masked(BaseWeights):
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
+    "bands": {"bands": (265,)},
     "default": {},
     "copy": {"output": "copy"},
     "adapter": {"adaptation": "adapter", "adaptation_size": 3},
