@@ -1,6 +1,7 @@
 """A base with subwords: its file, a task taught on it, and what it may answer when constrained."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,10 +19,17 @@ WORDS = ["reading", "leading", "trading", "loading", "heading", "even", "odd", "
 SUBWORDS = learn_subwords(WORDS, CHARACTERS, pieces=24)
 
 
-@pytest.fixture(scope="module", params=["vocabulary", "copy"])
+SHAPES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "copy": {"output": "copy"},
+    "bands": {"bands": (300, 340)},
+}
+
+
+@pytest.fixture(scope="module", params=list(SHAPES))
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
     folder = tmp_path_factory.mktemp("base")
-    return tiny_base(folder, vocabulary=SUBWORDS, output=request.param)
+    return tiny_base(folder, vocabulary=SUBWORDS, **SHAPES[request.param])
 
 
 def test_the_file_holds_the_vocabulary(tmp_path: Path, base: Base) -> None:
