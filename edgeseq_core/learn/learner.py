@@ -194,16 +194,17 @@ class TaskLearner:
     def grow(self, shape: CalibrationConfig) -> None:
         """Calibrate more (`growth.grow`): no output changes, and what was learnt goes on being learnt."""
         seed = _seed(self.config.seed, f"{self.task}:{self.progress.step}")
-        averaged = grow(self._averaged(), shape, seed=seed)
+        averaged = grow(self.averaged(), shape, seed=seed)
         self.calibration = grow(self.calibration, shape, seed=seed)
         self.average = averaged.tensors
         self.optimizer.leaves(self.calibration.tensors)
 
     def payload(self) -> bytes:
         """The int8 candidate: the averaged calibration."""
-        return self._averaged().to_payload(self.base.digest)
+        return self.averaged().to_payload(self.base.digest)
 
-    def _averaged(self) -> Calibration:
+    def averaged(self) -> Calibration:
+        """The averaged calibration as it is held, in fp32; what is offered is its int8 bytes."""
         c = self.calibration
         return Calibration(
             self.base.model,

@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from edgeseq_core.engine import Inferred
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.edgeformer import BaseWeights
@@ -27,6 +29,7 @@ FEWEST_SOURCES = 32  # a place made of fewer is none
 MARGIN = 0.1  # nats a feature by which the nearest task must beat the next
 FARTHEST = 3.0  # mean squared deviation, in variances, of a source that still belongs to a task
 LEAST_VARIANCE = 1e-4
+SHARPNESS = 64.0  # of the probability of a task, a nat a feature
 
 
 @dataclass(frozen=True)
@@ -65,19 +68,25 @@ def features(base: Base, sources: Sequence[str]) -> Tensor:
     return (states * real[..., None]).sum(1) / real.sum(1, keepdim=True)
 
 
-def nearest(found: Tensor, places: Mapping[str, Place]) -> list[str | None]:
-    """The task of each source ``[B, D]``; None where none is near, or none clearly the nearest."""
+def nearest(found: Tensor, places: Mapping[str, Place]) -> list[Inferred]:
+    """The task of each source ``[B, D]``, unless none is near, or none clearly the nearest."""
     known = {name: place for name, place in places.items() if place.sources >= FEWEST_SOURCES}
     if not known:
-        return [None] * len(found)
+        return [Inferred(None)] * len(found)
     mean, variance = torch.stack([place.moments for place in known.values()]).unbind(1)
     variance = variance.clamp(min=LEAST_VARIANCE)
     off = ((found[:, None] - mean) ** 2 / variance).mean(-1)  # [B, tasks]
     ranked = (off + variance.log().mean(-1)).sort(-1)
+    sure = (-SHARPNESS * ranked.values).softmax(-1)[:, 0]
+    clear = F.pad(ranked.values.diff(dim=-1), (0, 1), value=torch.inf)[:, 0] >= MARGIN
+    near = off.gather(-1, ranked.indices)[:, 0] <= FARTHEST
     names, out = list(known), []
-    for distances, order, offs in zip(
-        ranked.values.tolist(), ranked.indices.tolist(), off.tolist(), strict=True
+    for order, confidence, is_clear, is_near in zip(
+        ranked.indices.tolist(), sure.tolist(), clear.tolist(), near.tolist(), strict=True
     ):
-        clear = len(names) == 1 or distances[1] - distances[0] >= MARGIN
-        out.append(names[order[0]] if clear and offs[order[0]] <= FARTHEST else None)
+        likeliest = [names[at] for at in order[:2]]
+        if is_clear and is_near:
+            out.append(Inferred(likeliest[0], confidence))
+        else:
+            out.append(Inferred(None, confidence, tuple(likeliest) if is_near else ()))
     return out
