@@ -1,7 +1,7 @@
 """How often a request that names no task is given to the right one, on held-out sources.
 
     python benchmarks/model/task_inference.py --g2p FOLDER --histnorm FOLDER [--pairs 300]
-        [--held-out 500] [--seed 1]
+        [--held-out 500] [--seed 2]
 
 Six tasks are taught offline on the shipped base, on one thread, and served by one engine: the four of the
 demo, and two whose sources are bare words, French (SIGMORPHON 2021, ``FOLDER/medium``) and Slovene in
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--histnorm", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=300)
     parser.add_argument("--held-out", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(1)
     tasks = dict(demo(args.pairs, args.held_out, args.seed))
@@ -139,7 +139,10 @@ def notes(rows: Sequence[dict[str, object]], found: dict[str, list[Inferred]]) -
         "were named. Not taught: words of languages that no task has, where every named task is wrong.\n\n"
         f"Mean of the taught tasks: right {mean('right'):.1f}, wrong {mean('wrong'):.1f}, abstained "
         f"{mean('abstained'):.1f}. Expected calibration error of the confidence on them: "
-        f"{100 * error:.1f} points."
+        f"{100 * error:.1f} points.\n\n"
+        "The features and constants of the rule were chosen on these tasks and strangers with seed 1 "
+        "(edgeseq_core/model/task_space.py): others may do worse. A stranger that reads like a task's own "
+        "sources, as Hungarian words do like Slovene and French ones, is often taken for one of them."
     )
 
 

@@ -31,7 +31,7 @@ from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import PLACE, Calibration, CalibrationConfig, MergedWeights
 from edgeseq_core.model.growth import grow
 from edgeseq_core.model.source_encoder import SourceEncoder
-from edgeseq_core.model.task_space import Place, features
+from edgeseq_core.model.task_space import FEATURES, Place, features
 from edgeseq_core.model.torch_engine import teacher_forced
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
@@ -237,6 +237,7 @@ class TaskLearner:
             "symbols": list(c.table.symbols),
             "rows": c.rows,
             "sources": c.place.sources,
+            "features": FEATURES,
             "optimizer_steps": self.optimizer.count,
             "drift_losses": self.drift.losses,
             "progress": asdict(self.progress),
@@ -267,8 +268,9 @@ class TaskLearner:
         )
         shapes = {name: t.shape for name, t in learner.calibration.tensors.items()}
         flat = load(data)
-        if PLACE in flat:  # not in checkpoints of before
-            learner.calibration.place = Place(header["sources"], torch.from_numpy(flat.pop(PLACE)))
+        moments = flat.pop(PLACE, None)  # not in checkpoints of before
+        if moments is not None and header.get("features") == FEATURES:
+            learner.calibration.place = Place(header["sources"], torch.from_numpy(moments))
         kinds = {kind: _unflatten(vector, shapes) for kind, vector in flat.items()}
         learner.calibration.tensors = kinds.pop("own")
         learner.average = kinds.pop("average")

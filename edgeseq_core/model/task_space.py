@@ -1,9 +1,13 @@
 """Which task a source belongs to, where nobody says: the nearest one in the base's own feature space.
 
-A source's feature is the mean of its states after the lowest encoder layers, which no calibration changes
-(a probe on the demo tasks found two layers best of 0, 2, 5 and 6).  A task's place is the fading mean
-and variance of the features of what it was taught; a source goes to the place under which it is
-likeliest, each feature an independent normal.
+A source's feature is the greatest value of each dimension over its tokens, after the lowest encoder
+layers, which no calibration changes.  A task's place is the fading mean and variance of the features of
+what it was taught; a source goes to the place under which it is likeliest, each dimension an independent
+normal.  Dimensions depend on each other, so that likelihood is far too sure: it is taken to a power.
+
+Chosen on six tasks (benchmarks/model/task_inference.py, seed 1), of which 95 % of the held-out sources had
+their own place nearest; with means over tokens it was 91 %.  Layers 1 and 3 were no better, nor was a
+whitening by random strings; one covariance matrix of all tasks, too large to keep, gave 97 %.
 
 Shapes: B sources, D = d_model.
 """
@@ -14,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from edgeseq_core.engine import Inferred
@@ -26,10 +29,13 @@ from edgeseq_core.text.vocabulary import EOS, PAD
 LAYERS = 2
 MEMORY_SOURCES = 1_000  # the weight of older ones fades beyond so many
 FEWEST_SOURCES = 32  # a place made of fewer is none
-MARGIN = 0.1  # nats a feature by which the nearest task must beat the next
-FARTHEST = 3.0  # mean squared deviation, in variances, of a source that still belongs to a task
+FARTHEST = (
+    1.8  # mean squared deviation, in variances; a hundredth of a task's own sources are farther
+)
+LEAST_CONFIDENCE = 0.8  # below it, no task is clearly the nearest
+SHARPNESS = 10.0  # of the confidence, a nat a dimension
 LEAST_VARIANCE = 1e-4
-SHARPNESS = 64.0  # of the probability of a task, a nat a feature
+FEATURES = "max-2"  # names what a place is made of: one of other features is none
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def features(base: Base, sources: Sequence[str]) -> Tensor:
     bare = BaseWeights(model, model.task_tokens[None], model.task_vector[None, None])
     layers = range(min(LAYERS, base.config.encoder_layers))
     states = model.run_encoder(model.embed_source(ids), real, bare, layers)
-    return (states * real[..., None]).sum(1) / real.sum(1, keepdim=True)
+    return states.masked_fill(~real[..., None], -torch.inf).amax(1)
 
 
 def nearest(found: Tensor, places: Mapping[str, Place]) -> list[Inferred]:
@@ -78,15 +84,16 @@ def nearest(found: Tensor, places: Mapping[str, Place]) -> list[Inferred]:
     off = ((found[:, None] - mean) ** 2 / variance).mean(-1)  # [B, tasks]
     ranked = (off + variance.log().mean(-1)).sort(-1)
     sure = (-SHARPNESS * ranked.values).softmax(-1)[:, 0]
-    clear = F.pad(ranked.values.diff(dim=-1), (0, 1), value=torch.inf)[:, 0] >= MARGIN
     near = off.gather(-1, ranked.indices)[:, 0] <= FARTHEST
     names, out = list(known), []
-    for order, confidence, is_clear, is_near in zip(
-        ranked.indices.tolist(), sure.tolist(), clear.tolist(), near.tolist(), strict=True
+    for order, confidence, is_near in zip(
+        ranked.indices.tolist(), sure.tolist(), near.tolist(), strict=True
     ):
-        likeliest = [names[at] for at in order[:2]]
-        if is_clear and is_near:
-            out.append(Inferred(likeliest[0], confidence))
+        likeliest = tuple(names[at] for at in order[:2])
+        if not is_near:
+            out.append(Inferred(None, confidence))
+        elif confidence < LEAST_CONFIDENCE:
+            out.append(Inferred(None, confidence, likeliest))
         else:
-            out.append(Inferred(None, confidence, tuple(likeliest) if is_near else ()))
+            out.append(Inferred(likeliest[0], confidence))
     return out
