@@ -139,8 +139,8 @@ def notes(rows: Sequence[dict[str, float | str]]) -> str:
         "loss, in nats. KiB: numbers of the calibration in fp32, and the snapshot's bytes with header and "
         f"place of the task. Mean lost {sum(lost) / len(lost):.2f}, worst {max(lost):.2f} points (wanted: "
         f"at most {WANTED:g}).\n\n"
-        "The base is int8 on both sides, as learning uses its dequantised values: what a calibration "
-        "learns already makes up for them. What quantizing the base itself costs is not measured here."
+        "The base is int8 on both sides, as learning uses its dequantised values: only the rounding of "
+        "the calibration is measured here, not what quantizing the base cost."
     )
 
 
