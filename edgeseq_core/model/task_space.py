@@ -5,9 +5,9 @@ layers, which no calibration changes.  A task's place is the fading mean and var
 what it was taught; a source goes to the place under which it is likeliest, each dimension an independent
 normal.  Dimensions depend on each other, so that likelihood is far too sure: it is taken to a power.
 
-Chosen on six tasks (benchmarks/model/task_inference.py, seed 1), of which 95 % of the held-out sources had
-their own place nearest; with means over tokens it was 91 %.  Layers 1 and 3 were no better, nor was a
-whitening by random strings; one covariance matrix of all tasks, too large to keep, gave 97 %.
+A probe on the six tasks of benchmarks/model/task_inference.py (seed 1) chose them: 95 % of the held-out
+sources had their own place nearest, with means over tokens 91 %.  Layers 1 and 3 were no better, nor was a
+whitening by random strings; one covariance of all tasks, which no snapshot can hold, gave 97 %.
 
 Shapes: B sources, D = d_model.
 """
@@ -29,9 +29,7 @@ from edgeseq_core.text.vocabulary import EOS, PAD
 LAYERS = 2
 MEMORY_SOURCES = 1_000  # the weight of older ones fades beyond so many
 FEWEST_SOURCES = 32  # a place made of fewer is none
-FARTHEST = (
-    1.8  # mean squared deviation, in variances; a hundredth of a task's own sources are farther
-)
+FARTHEST = 1.8  # mean squared deviation, in variances; 1 to 2 % of a task's own are farther
 LEAST_CONFIDENCE = 0.8  # below it, no task is clearly the nearest
 SHARPNESS = 10.0  # of the confidence, a nat a dimension
 LEAST_VARIANCE = 1e-4
