@@ -142,7 +142,8 @@ def notes(rows: Sequence[dict[str, object]], found: dict[str, list[Inferred]]) -
         f"{100 * error:.1f} points.\n\n"
         "The features and constants of the rule were chosen on these tasks and strangers with seed 1 "
         "(edgeseq_core/model/task_space.py), and some sources are in both draws: others may do "
-        "worse. A stranger that reads like a task's own sources, as Hungarian words do like Slovene and French ones, is often taken for one of them."
+        "worse. A stranger that reads like a task's own sources, as Hungarian words do like Slovene and "
+        "French ones, is often taken for one of them."
     )
 
 
