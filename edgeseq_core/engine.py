@@ -29,6 +29,18 @@ class PairRow(NamedTuple):
     target: str
 
 
+class Inferred(NamedTuple):
+    """The served task that a source seems to belong to; ``task`` is None where that is not clear.
+
+    ``confidence``: the probability of the likeliest task among those served.  ``between``: the two
+    likeliest, where neither is clearly it; empty where the source is unlike what any task was taught.
+    """
+
+    task: str | None
+    confidence: float = 0.0
+    between: tuple[str, ...] = ()
+
+
 class Answer(NamedTuple):
     """A target and the probability of the whole of it, exp(sum of log-probabilities)."""
 
@@ -87,8 +99,8 @@ class Engine(Protocol):
     def snapshot_id(self, task: str) -> str | None:
         """The snapshot that serves a task."""
 
-    def infer(self, sources: Sequence[str]) -> list[str | None]:
-        """The served task that each source belongs to; None where none is clearly the nearest."""
+    def infer(self, sources: Sequence[str]) -> list[Inferred]:
+        """The served task that each source belongs to, or why none is clearly it."""
 
     def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:
         """Answers for rows of any tasks and widths in one batch, greedy ones where one is asked for.

@@ -117,13 +117,16 @@ class Client:
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> Prediction | list[Prediction]:
-        """Answer one source, or each of a list.
+        """Answer one source, or each of a list; the task None lets the nearest one answer.
 
         One source: its error is raised (RequestError, NoReplyError).  A list: each prediction has
         its own ``error``.  ``timeout_s`` is how long to wait, and how long the predictor may take;
         ``deadline_ms`` is absolute wall clock.  ``n_best`` looks for more answers than one,
         ``constrained`` only for those of symbols that the task's targets have had.  ``request_id``
         lets another thread `cancel` it.
+
+        Where the task is None, the prediction names it with its ``task_confidence``; a source that
+        clearly belongs to none has the error code "missing_task".
         """
         options = Options(
             task=task,

@@ -26,6 +26,7 @@ class Prediction:
     confidence: float | None = None
     abstained: bool = False
     snapshot_id: str | None = None
+    task_confidence: float | None = None  # of the inferred task; None where the request named one
     hypotheses: tuple[Hypothesis, ...] = ()
     timings: Timings | None = None
     error: RequestError | NoReplyError | None = None
@@ -108,6 +109,7 @@ def conclude(asked: Asked, answer: Answer | EdgeSeqError | None, options: Option
         confidence=answer.confidence,
         abstained=answer.abstained,
         snapshot_id=answer.snapshot_id,
+        task_confidence=answer.task_confidence,
         hypotheses=tuple(answer.hypotheses),
         timings=answer.timings,
         error=RequestError(error.code, error.detail) if error is not None else None,

@@ -31,7 +31,7 @@ from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import PLACE, Calibration, CalibrationConfig, MergedWeights
 from edgeseq_core.model.growth import grow
 from edgeseq_core.model.source_encoder import SourceEncoder
-from edgeseq_core.model.task_space import Place, features
+from edgeseq_core.model.task_space import FEATURES, Place, features
 from edgeseq_core.model.torch_engine import teacher_forced
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
@@ -194,16 +194,17 @@ class TaskLearner:
     def grow(self, shape: CalibrationConfig) -> None:
         """Calibrate more (`growth.grow`): no output changes, and what was learnt goes on being learnt."""
         seed = _seed(self.config.seed, f"{self.task}:{self.progress.step}")
-        averaged = grow(self._averaged(), shape, seed=seed)
+        averaged = grow(self.averaged(), shape, seed=seed)
         self.calibration = grow(self.calibration, shape, seed=seed)
         self.average = averaged.tensors
         self.optimizer.leaves(self.calibration.tensors)
 
     def payload(self) -> bytes:
         """The int8 candidate: the averaged calibration."""
-        return self._averaged().to_payload(self.base.digest)
+        return self.averaged().to_payload(self.base.digest)
 
-    def _averaged(self) -> Calibration:
+    def averaged(self) -> Calibration:
+        """The averaged calibration as it is held, in fp32; what is offered is its int8 bytes."""
         c = self.calibration
         return Calibration(
             self.base.model,
@@ -236,6 +237,7 @@ class TaskLearner:
             "symbols": list(c.table.symbols),
             "rows": c.rows,
             "sources": c.place.sources,
+            "features": FEATURES,
             "optimizer_steps": self.optimizer.count,
             "drift_losses": self.drift.losses,
             "progress": asdict(self.progress),
@@ -266,8 +268,9 @@ class TaskLearner:
         )
         shapes = {name: t.shape for name, t in learner.calibration.tensors.items()}
         flat = load(data)
-        if PLACE in flat:  # not in checkpoints of before
-            learner.calibration.place = Place(header["sources"], torch.from_numpy(flat.pop(PLACE)))
+        moments = flat.pop(PLACE, None)  # not in checkpoints of before
+        if moments is not None and header.get("features") == FEATURES:
+            learner.calibration.place = Place(header["sources"], torch.from_numpy(moments))
         kinds = {kind: _unflatten(vector, shapes) for kind, vector in flat.items()}
         learner.calibration.tensors = kinds.pop("own")
         learner.average = kinds.pop("average")

@@ -61,6 +61,10 @@ class Reply(Message):
     confidence: Confidence | None = None
     abstained: bool = False
     snapshot_id: SnapshotId | None = None
+    # Younger than its schema version, so it is written only where the request named no task.
+    task_confidence: Annotated[Confidence | None, Field(exclude_if=lambda value: value is None)] = (
+        None
+    )
     error: ReplyError | None = None
     timings: Timings
 

@@ -37,7 +37,7 @@ from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.edgeformer import EdgeFormer
 from edgeseq_core.model.quantize import dequantize_rows, quantize_rows
 from edgeseq_core.model.sites import Site, sites
-from edgeseq_core.model.task_space import Place
+from edgeseq_core.model.task_space import FEATURES, Place
 from edgeseq_core.model.task_tokens import split
 from edgeseq_core.text.vocabulary import EOS, FIRST_BYTE, SymbolTable, Vocabulary
 
@@ -183,6 +183,7 @@ class Calibration:
             "symbols": list(self.table.symbols),
             "rows": self.rows,
             "sources": self.place.sources,
+            "features": FEATURES,
         }
         return save(stored, metadata={"header": json.dumps(header, sort_keys=True)})
 
@@ -227,7 +228,7 @@ class Calibration:
             rows=header["rows"],
         )
         made._check_shapes()
-        if moments is not None:
+        if moments is not None and header.get("features") == FEATURES:
             if moments.shape != made.place.moments.shape:
                 raise SnapshotError(f"the snapshot's tensors do not fit the base: {PLACE}")
             made.place = Place(header["sources"], torch.from_numpy(moments))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeseq_core.engine import Answer, Generation, Limits, PairRow, Score, SourceRow
+from edgeseq_core.engine import Answer, Generation, Inferred, Limits, PairRow, Score, SourceRow
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import Calibration, GatheredWeights, MergedWeights
@@ -68,7 +68,7 @@ class TorchEngine:
         served = self._bank.get(task)
         return served.snapshot_id if served else None
 
-    def infer(self, sources: Sequence[str]) -> list[str | None]:
+    def infer(self, sources: Sequence[str]) -> list[Inferred]:
         places = {task: served.calibration.place for task, served in dict(self._bank).items()}
         return nearest(features(self._base, sources), places)
 

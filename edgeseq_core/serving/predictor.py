@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -236,20 +236,14 @@ class Predictor:
         }
         for queued in batch:
             if queued.request.task is None:
-                detail = "no task is clearly the nearest to the source; name one"
-                replies[queued.request_id] = self.error(queued, "missing_task", detail)
+                replies[queued.request_id] = self.error(queued, "missing_task", _unclear(queued))
         return replies
 
     def _named(self, batch: Sequence[QueuedRequest]) -> list[QueuedRequest]:
         """The batch with the nearest task in requests that name none; where none is near it stays."""
         nameless = [str(q.request.source) for q in batch if q.request.task is None]
         inferred = iter(self._engine.infer(nameless) if nameless else ())
-        return [
-            queued
-            if queued.request.task is not None
-            else replace(queued, request=queued.request.model_copy(update={"task": next(inferred)}))
-            for queued in batch
-        ]
+        return [q if q.request.task is not None else q.of(next(inferred)) for q in batch]
 
     def _generate(self, batch: Sequence[QueuedRequest]) -> list[Generation]:
         def stop(row: int) -> Stop | None:
@@ -290,6 +284,7 @@ class Predictor:
             # A cut answer is no answer: it abstains, whatever the confidence in its beginning.
             abstained=made.stop == "length" or confidence < self._abstain_below(task),
             snapshot_id=made.snapshot_id,
+            task_confidence=queued.inferred.confidence if queued.inferred else None,
             timings=Timings(
                 queue_ms=max(0.0, (begun_s - queued.received_s) * 1000),
                 compute_ms=compute_ms,
@@ -299,6 +294,13 @@ class Predictor:
 
     def _since_ms(self, moment_s: float) -> float:
         return max(0.0, (self._clock.monotonic() - moment_s) * 1000)
+
+
+def _unclear(queued: QueuedRequest) -> str:
+    """Why no task was inferred, for people."""
+    if queued.inferred is not None and queued.inferred.between:
+        return f"the source may belong to {' or '.join(queued.inferred.between)}; name its task"
+    return "the source is unlike what any task here was taught; name its task"
 
 
 def _score(confidence: float) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from edgeseq_core.engine import Inferred
 from edgeseq_core.messages import Priority, Request
 from edgeseq_core.serving.offsets import TopicOffset
 
@@ -37,6 +38,12 @@ class QueuedRequest:
     expires_s: float | None  # from the deadline and the time-out, whichever is first
     source_tokens: int = 0
     origin: Origin | None = None  # None: the request did not come over Kafka
+    inferred: Inferred | None = None  # where the request names no task
+
+    def of(self, inferred: Inferred) -> QueuedRequest:
+        """The request with the task that it seems to belong to, if there is one."""
+        named = self.request.model_copy(update={"task": inferred.task})
+        return replace(self, request=named, inferred=inferred)
 
     @property
     def request_id(self) -> str:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from edgeseq_core.engine import Answer, Generation, Limits, PairRow, Score, SourceRow, Stop
+from edgeseq_core.engine import (
+    Answer,
+    Generation,
+    Inferred,
+    Limits,
+    PairRow,
+    Score,
+    SourceRow,
+    Stop,
+)
 from edgeseq_core.errors import SnapshotError
 
 BASE_DIGEST = "fake-base"
@@ -64,9 +73,17 @@ class FakeEngine:
         held = self._serving.get(task)
         return held[0] if held else None
 
-    def infer(self, sources: Sequence[str]) -> list[str | None]:
-        """The served task that a source begins with the name of, followed by a colon."""
-        return [next((t for t in self._serving if s.startswith(f"{t}:")), None) for s in sources]
+    def infer(self, sources: Sequence[str]) -> list[Inferred]:
+        """The served tasks named before a source's first colon: one is it, two of "a|b" leave it open."""
+        found = []
+        for source in sources:
+            names = [name for name in source.partition(":")[0].split("|") if name in self._serving]
+            match names:
+                case [one]:
+                    found.append(Inferred(one, 0.75))
+                case _:
+                    found.append(Inferred(None, 0.5, tuple(names)))
+        return found
 
     def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:
         """The reversed source, "~" and the mark; other answers end in "~2" and so on."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from .options import Common, Task
+from .names import check_task
+from .options import Common
 from .output import emit, say
 
 if TYPE_CHECKING:
@@ -17,9 +18,18 @@ if TYPE_CHECKING:
 
 
 def predict(
-    task: Task,
+    task: Annotated[
+        str | None, Parameter(help="Name of the task; with --infer it is left out.")
+    ] = None,
     /,
     *text: Annotated[str, Parameter(help="Sources; without any, --file is read.")],
+    infer: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Let the task whose sources are nearest answer each; every argument is a source.",
+        ),
+    ] = False,
     file: Annotated[
         Path | None,
         Parameter(help="One source a line; - is standard input.", allow_leading_hyphen=True),
@@ -39,6 +49,12 @@ def predict(
     from edgeseq_core.client import Options
     from edgeseq_core.errors import ConfigError
 
+    if infer:
+        task, text = None, text if task is None else (task, *text)
+    elif task is None:
+        raise ConfigError("name a TASK before the sources, or say --infer to leave it out")
+    else:
+        check_task(task, otherwise="to leave it out, say --infer")
     if bool(text) == (file is not None):
         raise ConfigError("give either sources or --file FILE, and not both")
     options = Options(
@@ -61,6 +77,8 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
     source = prediction.source
     shown: dict[str, Any] = {
         "source": source if isinstance(source, str) else source.model_dump(),
+        "task": prediction.task,
+        "task_confidence": prediction.task_confidence,
         "target": prediction.target,
         "confidence": prediction.confidence,
         "abstained": prediction.abstained,
@@ -101,7 +119,9 @@ def _show(prediction: Prediction) -> None:
         return
     confidence = prediction.confidence
     sure = "" if confidence is None else f"  {confidence:.0%}"
-    made_by = (f"{sure}  {prediction.snapshot_id}", "dim")
+    of_task = prediction.task_confidence
+    inferred = "" if of_task is None else f"  task {prediction.task} {of_task:.0%}"
+    made_by = (f"{sure}  {prediction.snapshot_id}{inferred}", "dim")
     if prediction.abstained:
         say(source, " → ", ("abstains", "yellow"), made_by)
         return

@@ -20,7 +20,7 @@ from edgeseq_core.messages import (
     StatusQuery,
 )
 from tests.cli.conftest import Run
-from tests.client.responder import TIMINGS, Responder, reply_to
+from tests.client.responder import TIMINGS, Responder, nearest_task, reply_to
 
 
 def test_predict_prints_one_object_a_source(run: Run, responder: Responder) -> None:
@@ -29,6 +29,8 @@ def test_predict_prints_one_object_a_source(run: Run, responder: Responder) -> N
     first, second = ran.documents
     expected = {
         "source": "abc",
+        "task": "dates",
+        "task_confidence": None,
         "target": "cba",
         "confidence": 0.9,
         "abstained": False,
@@ -63,6 +65,26 @@ def test_predict_prints_further_answers_with_their_confidence(
     text = run("predict", "dates", "abc", "--n-best", "2").out
     assert "yes  78%" in text
     assert "no  22%" in text
+
+
+def test_predict_infers_the_task_where_it_is_told_to(
+    run: Run, responder: Responder, tmp_path: Path
+) -> None:
+    responder.answer = nearest_task
+    ran = run("predict", "--infer", "dates", "strange", "--json")
+    assert ran.code == 1
+    found, none = ran.documents
+    expected = {"source": "dates", "task": "verbs", "task_confidence": 0.75, "target": "setad"}
+    assert expected.items() <= found.items()
+    assert (none["task"], none["task_confidence"]) == (None, None)
+    assert none["error"]["code"] == "missing_task"
+    text = run("predict", "dates", "strange", "--infer").out
+    assert "dates → setad  90%  dates-1-abc  task verbs 75%" in text
+    assert "strange → missing_task: name its task" in text
+    file = tmp_path / "sources"
+    file.write_text("one\ntwo\n")
+    ran = run("predict", "--infer", "--file", str(file), "--json")
+    assert [one["task"] for one in ran.documents] == ["verbs", "verbs"]
 
 
 def test_predict_reads_a_file_and_fails_where_one_source_fails(

@@ -25,6 +25,7 @@ from edgeseq_core.messages import (
     Pair,
     PairStatus,
     Reply,
+    ReplyError,
     Request,
     StatusQuery,
     Timings,
@@ -72,6 +73,17 @@ def reversed_source(message: Message) -> list[Message]:
 def silent(message: Message) -> list[Message]:
     """No answer."""
     return []
+
+
+def nearest_task(message: Message) -> list[Message]:
+    """Requests that name no task belong to "verbs", but for a strange source."""
+    assert isinstance(message, Request)
+    if message.task is not None:
+        return [reply_to(message)]
+    if message.source == "strange":
+        error = ReplyError(code="missing_task", detail="name its task")
+        return [Reply(request_id=message.request_id, error=error, timings=TIMINGS)]
+    return [reply_to(message, task="verbs", task_confidence=0.75)]
 
 
 def reply_to(request: Request, **changes: Any) -> Reply:

@@ -11,7 +11,7 @@ from edgeseq_core.client import AsyncClient
 from edgeseq_core.errors import NoReplyError
 from edgeseq_core.messages import Control, Message, Pair, Request
 from tests.client.conftest import settings_of
-from tests.client.responder import Responder, reply_to, silent
+from tests.client.responder import Responder, nearest_task, reply_to, silent
 
 
 def test_every_call_is_awaited(responder: Responder) -> None:
@@ -28,6 +28,19 @@ def test_every_call_is_awaited(responder: Responder) -> None:
 
     asyncio.run(use())
     assert len(responder.wait_for(2, Pair)) == 2
+
+
+def test_the_task_none_lets_the_nearest_one_answer(responder: Responder) -> None:
+    responder.answer = nearest_task
+
+    async def use() -> None:
+        async with AsyncClient(settings=settings_of(responder)) as client:
+            found, strange = await client.predict(None, ["abc", "strange"])
+            assert (found.task, found.task_confidence) == ("verbs", 0.75)
+            assert strange.error is not None
+            assert strange.error.code == "missing_task"
+
+    asyncio.run(use())
 
 
 def test_the_loop_turns_while_requests_wait(responder: Responder) -> None:

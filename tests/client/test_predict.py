@@ -11,7 +11,7 @@ from edgeseq_core.errors import InputError, NoReplyError, RequestError
 from edgeseq_core.keys import HEADER_ID, HEADER_TRACE
 from edgeseq_core.messages import Control, Message, Reply, ReplyError, Request, Series
 from tests.client.conftest import settings_of
-from tests.client.responder import TIMINGS, Responder, reply_to, silent
+from tests.client.responder import TIMINGS, Responder, nearest_task, reply_to, silent
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -156,6 +156,20 @@ def test_options_travel_in_the_request(client: Client, responder: Responder) -> 
     assert bulk.message.timeout_ms == 10_000
     assert plain.message.task is None
     assert plain.key is None
+
+
+def test_the_task_none_lets_the_nearest_one_answer(client: Client, responder: Responder) -> None:
+    responder.answer = nearest_task
+    found = client.predict(None, "abc")
+    assert (found.task, found.task_confidence, found.target) == ("verbs", 0.75, "cba")
+    with pytest.raises(RequestError, match="missing_task"):
+        client.predict(None, "strange")
+    first, strange = client.predict(None, ["abc", "strange"])
+    assert (first.task, first.error) == ("verbs", None)
+    assert strange.task is None
+    assert strange.error is not None
+    assert strange.error.code == "missing_task"
+    assert client.predict("dates", "abc").task_confidence is None
 
 
 def test_a_series_is_sent_as_one(client: Client, responder: Responder) -> None:

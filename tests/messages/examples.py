@@ -87,6 +87,15 @@ EXAMPLES: dict[str, Message] = {
         snapshot_id="dates-12-0123456789ab",
         timings=Timings(queue_ms=1.5, compute_ms=8, total_ms=9.75),
     ),
+    "reply_inferred": Reply(
+        request_id="r-2",
+        task="dates",
+        hypotheses=[Hypothesis(target="2024-05-05", score=-0.25)],
+        confidence=0.75,
+        snapshot_id="dates-12-0123456789ab",
+        task_confidence=0.875,
+        timings=Timings(queue_ms=1.5, compute_ms=8, total_ms=9.75),
+    ),
     "reply_error": Reply(
         request_id="r-2",
         error=ReplyError(code="missing_task", detail="name a task"),

@@ -62,16 +62,28 @@ def test_each_request_gets_as_many_answers_as_it_asks_for(clock: FakeClock) -> N
 def test_a_request_without_a_task_is_answered_by_the_nearest(clock: FakeClock) -> None:
     meter = CountingMeter()
     predictor = predictor_of(serving(dates="d", verbs="v"), clock, meter=meter)
-    found, none, named = ask(
+    found, none, either, named = ask(
         predictor,
         request("verbs:ab", task=None),
         request("strange", task=None),
+        request("dates|verbs:ab", task=None),
         request("verbs:cd"),
     )
     assert (found.task, found.snapshot_id) == ("verbs", "verbs-1-v")
+    assert (found.task_confidence, found.confidence) == (0.75, 0.9)
     assert (code(none), none.task) == ("missing_task", None)
-    assert named.task == "dates"
-    assert meter.outcomes == [(None, "missing_task"), ("verbs", "answered"), ("dates", "answered")]
+    assert none.error is not None
+    assert "unlike what any task here was taught" in none.error.detail
+    assert (code(either), either.task) == ("missing_task", None)
+    assert either.error is not None
+    assert "dates or verbs" in either.error.detail
+    assert (named.task, named.task_confidence) == ("dates", None)
+    assert meter.outcomes == [
+        (None, "missing_task"),
+        (None, "missing_task"),
+        ("verbs", "answered"),
+        ("dates", "answered"),
+    ]
 
 
 def test_more_answers_than_the_predictor_gives_are_refused(clock: FakeClock) -> None:
