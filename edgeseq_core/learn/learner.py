@@ -171,14 +171,15 @@ class TaskLearner:
         if not torch.isfinite(norm):
             self.optimizer.clear()
             return "gradient"
-        self.optimizer.step(self._rate())
+        self.optimizer.step(self.rate())
         past = min(self.config.averaging, self.progress.schedule / (self.progress.schedule + 5))
         with torch.no_grad():
             for name, tensor in self.calibration.tensors.items():
                 self.average[name].lerp_(tensor.detach(), 1 - past)
         return ""
 
-    def _rate(self) -> float:
+    def rate(self) -> float:
+        """The share of the learning rate that the step in hand takes."""
         c, at = self.config, self.progress.schedule
         warm = min(1.0, at / c.warmup_steps)
         return warm * max(
