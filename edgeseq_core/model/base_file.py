@@ -115,12 +115,18 @@ def _read(path: Path | None) -> tuple[dict[str, Any], bytes, str]:
 
 
 def _header(header: dict[str, Any], digest: str) -> BaseHeader:
-    vocabulary = (
-        Subwords(header["characters"], header["merges"])
-        if "merges" in header
-        else Vocabulary(header["characters"])
-    )
-    return BaseHeader(ModelConfig(**header["config"]), vocabulary, digest, header["notes"])
+    try:
+        config = ModelConfig(**header["config"])
+        vocabulary = (
+            Subwords(header["characters"], header["merges"])
+            if "merges" in header
+            else Vocabulary(header["characters"])
+        )
+        return BaseHeader(config, vocabulary, digest, header["notes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SnapshotError(
+            f"the header of base {digest[:12]} makes no sense ({error}): name another base"
+        ) from None
 
 
 def _vocabulary_header(vocabulary: Vocabulary) -> dict[str, Any]:

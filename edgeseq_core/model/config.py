@@ -20,6 +20,8 @@ class ModelConfig:
     its self- and cross-attention (EdgeFormer, arXiv 2202.07959, section 3; public code).  With one FFN
     group and ``decoder_ffn = 0`` this is One Wide FFN (arXiv 2309.01826).
 
+    Tokens from each of ``bands`` on have narrower embeddings (see `edgeseq_core.model.bands`).
+
     A pruned base has ``group_heads``, the heads of each attention group, or ``group_ffn``, the widths of
     each FFN group and then of each decoder layer's FFN; empty, all are as wide as ``heads``,
     ``encoder_ffn`` and ``decoder_ffn`` say.  As many heads as before share one of keys and values.
@@ -47,9 +49,7 @@ class ModelConfig:
     decoder_mixer: Literal["attention", "retention"] = "attention"
     group_heads: tuple[int, ...] = ()
     group_ffn: tuple[int, ...] = ()
-    bands: tuple[
-        int, ...
-    ] = ()  # tokens from each of these on have narrower embeddings; see `bands`
+    bands: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("group_heads", "group_ffn", "bands"):  # JSON has no tuples
@@ -219,6 +219,7 @@ LARGE_VOCABULARY_SUBWORDS = 7_000
 LARGE_VOCABULARY: dict[str, dict[str, Any]] = {
     "256-8k": {**PRESETS["256"], "bands": (2_048, 4_096)},
 }
+SHAPES = PRESETS | LARGE_VOCABULARY
 
 
 def preset(name: str, *, vocabulary_size: int, **changes: Any) -> ModelConfig:
@@ -232,9 +233,7 @@ def preset(name: str, *, vocabulary_size: int, **changes: Any) -> ModelConfig:
     >>> dense.parameters - dense.core_parameters, large.parameters - large.core_parameters
     (2122563, 751221)
     """
-    return ModelConfig(
-        vocabulary_size=vocabulary_size, **(PRESETS | LARGE_VOCABULARY)[name] | changes
-    )
+    return ModelConfig(vocabulary_size=vocabulary_size, **SHAPES[name] | changes)
 
 
 def one_wide_ffn(config: ModelConfig) -> ModelConfig:

@@ -26,7 +26,7 @@ from edgeseq_core.errors import ConfigError
 from edgeseq_core.model.config import (
     LARGE_VOCABULARY,
     LARGE_VOCABULARY_SUBWORDS,
-    PRESETS,
+    SHAPES,
     ModelConfig,
     preset,
 )
@@ -44,9 +44,6 @@ CLIP_NORM = 1.0
 # A step sums the gradients of so many batches.  Pairs of one length are of few tasks: after 400 steps of
 # one batch the dev loss was 2.13 nats a token, of two 1.96, of four 1.90 but in more time.
 STEP_BATCHES = 2
-
-
-_SHAPES = PRESETS | LARGE_VOCABULARY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +69,12 @@ class PretrainSettings:
     precision: str = "fp32"  # or bf16: matrix products in bfloat16, weights and moments in fp32
 
     def __post_init__(self) -> None:
-        if self.preset not in _SHAPES:
-            raise ConfigError(
-                f"preset {self.preset} is unknown: choose one of {', '.join(_SHAPES)}"
-            )
+        if self.preset not in SHAPES:
+            raise ConfigError(f"preset {self.preset} is unknown: choose one of {', '.join(SHAPES)}")
+        if self.preset in LARGE_VOCABULARY and self.output != "vocabulary":
+            raise ConfigError(f"preset {self.preset} goes with the output vocabulary only")
+        if self.pieces < 0:
+            raise ConfigError(f"there cannot be {self.pieces} subwords: ask for 0 or more")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("PyTorch sees no CUDA device here: choose --device cpu")
 
@@ -101,7 +100,7 @@ class PretrainSettings:
         """The learning rate after the warm-up; without one given, 0.002 at width 128, ~ 1 / sqrt(width)."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return 2e-3 * math.sqrt(128 / _SHAPES[self.preset]["d_model"])
+        return 2e-3 * math.sqrt(128 / SHAPES[self.preset]["d_model"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from edgeseq_core.errors import MissingExtraError
 from edgeseq_core.text.vocabulary import FIRST_BYTE, FIRST_CHARACTER, Vocabulary
 
 MAX_PIECE_CHARACTERS = 16
+BYTES = {f"<0x{byte:02X}>": FIRST_BYTE + byte for byte in range(256)}  # as `tokenizers` names them
 
 Merge = tuple[int, int]  # places among the pieces of its left and right half
 
@@ -41,6 +42,8 @@ class Subwords(Vocabulary):
                 raise ValueError("a merge joins pieces that come before it")
             halves.append((pieces[left], pieces[right]))
             piece = pieces[left] + pieces[right]
+            if piece in BYTES:
+                raise ValueError(f"the piece {piece} is how a byte is named")
             if piece not in ids:  # two merges may make the same piece
                 ids[piece] = FIRST_CHARACTER + len(pieces)
                 pieces.append(piece)
@@ -72,11 +75,9 @@ def learn_subwords(texts: Iterable[str], characters: Sequence[str], *, pieces: i
     >>> v.pieces[8:], v.encode("slow")
     (('lo', 'low', ' low'), [264, 268])
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_next")
-    trainer = trainers.BpeTrainer(
+    library = _library()
+    tokenizer = _words(library.Tokenizer(library.models.BPE()))
+    trainer = library.trainers.BpeTrainer(
         vocab_size=len(characters) + pieces,
         initial_alphabet=list(characters),
         limit_alphabet=len(characters),
@@ -88,21 +89,30 @@ def learn_subwords(texts: Iterable[str], characters: Sequence[str], *, pieces: i
     places = {character: at for at, character in enumerate(characters)}
     merges: list[Merge] = []
     for left, right in made:
-        if left in places and right in places:
+        if left in places and right in places and left + right not in BYTES:
             merges.append((places[left], places[right]))
             places.setdefault(left + right, len(places))
     return Subwords(characters, merges)
 
 
 def _tokenizer(ids: dict[str, int], merges: Sequence[tuple[str, str]]) -> Any:
+    library = _library()
+    model = library.models.BPE(BYTES | ids, list(merges), byte_fallback=True)
+    return _words(library.Tokenizer(model))
+
+
+def _words(tokenizer: Any) -> Any:
+    """The tokenizer, which sees one word at a time with the blank before it."""
+    tokenizer.pre_tokenizer = _library().pre_tokenizers.Split(" ", "merged_with_next")
+    return tokenizer
+
+
+def _library() -> Any:
     try:
-        from tokenizers import Tokenizer, models, pre_tokenizers
+        import tokenizers
     except ImportError as error:
         raise MissingExtraError(
             "tokenizers, which a base with subwords reads text with,",
             'install "edgeseq[subwords]"',
         ) from error
-    spelt = {f"<0x{byte:02X}>": FIRST_BYTE + byte for byte in range(256)}
-    tokenizer = Tokenizer(models.BPE(spelt | ids, list(merges), byte_fallback=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_next")
-    return tokenizer
+    return tokenizers

@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from edgeseq_core.model.bands import Embedding
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.base_file import read_base
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.edgeformer import BaseWeights, EdgeFormer
-from edgeseq_core.model.output import VocabularyOutput
-from edgeseq_core.testing.base import tiny_base
+from edgeseq_core.testing.base import tiny_base, write_tiny_base
 
 BANDS = (270, 330)
 
@@ -81,11 +81,13 @@ def test_a_gradient_reaches_every_part(base: Base) -> None:
 
 
 def test_the_file_is_smaller_and_holds_int8(base: Base, tmp_path: Path) -> None:
-    dense = tiny_base(tmp_path).config
-    assert base.config.parameters < dense.parameters
-    _, tensors = read_base(tmp_path / "tiny-0.safetensors")
-    assert tensors["embedding"].shape == (dense.vocabulary_size, dense.d_model)
-    assert isinstance(tiny_base(tmp_path, seed=1).model.output, VocabularyOutput)
+    banded = write_tiny_base(tmp_path / "banded.safetensors", bands=BANDS)
+    dense = write_tiny_base(tmp_path / "dense.safetensors")
+    assert banded.stat().st_size < dense.stat().st_size
+    stored = load_file(banded)
+    for name in ("embedding", *(f"tails.{at}_{part}" for at in (0, 1) for part in ("rows", "out"))):
+        assert stored[name].dtype == np.int8
+    assert stored["embedding"].shape == (BANDS[0], base.config.d_model)
 
 
 @pytest.mark.parametrize(

@@ -90,17 +90,25 @@ def test_subwords_are_learnt_from_the_data_and_kept_in_the_file(tmp_path: Path) 
     assert len(base.vocabulary.encode("abca")) < 4
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"), [({}, "before the vocabulary does"), ({"output": "copy"}, "only")]
-)
-def test_a_preset_that_does_not_fit_is_refused_in_one_sentence(
-    wrong: dict[str, Any], message: str
-) -> None:
-    settings = replace(SETTINGS, preset="256-8k", **wrong)
+def test_a_preset_for_many_tokens_is_refused_where_there_are_few() -> None:
+    settings = replace(SETTINGS, preset="256-8k")
     assert settings.pieces == 7_000
     assert replace(settings, subwords=3).pieces == 3
+    assert settings.config(vocabulary_size=9_000).bands == (2_048, 4_096)
+    with pytest.raises(ConfigError, match=r"4000 cannot be made: bands .* before the vocabulary"):
+        settings.config(vocabulary_size=4_000)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"preset": "256-8k", "output": "copy"}, "vocabulary only"),
+        ({"subwords": -1}, "0 or more"),
+    ],
+)
+def test_settings_that_contradict_are_refused_at_once(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        settings.config(vocabulary_size=9_000 if wrong else 4_000)
+        replace(SETTINGS, **wrong)
 
 
 KILLED_IN = """

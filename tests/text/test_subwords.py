@@ -30,6 +30,14 @@ def test_own_characters_split_a_text_where_its_encoding_does(written: str) -> No
     assert len(table.of_source(written)) == len(SUBWORDS.encode(written))
 
 
+def test_no_piece_is_taken_for_a_byte() -> None:
+    learnt = learn_subwords(["<0x41>"] * 9, "<0x41>", pieces=9)
+    assert "<0x41>" not in learnt.pieces
+    assert learnt.decode(learnt.encode("<0x41> A")) == "<0x41> A"
+    with pytest.raises(ValueError, match="how a byte is named"):
+        Subwords("<0x41>", [(0, 1), (6, 2), (7, 3), (8, 4), (9, 5)])
+
+
 def test_a_text_like_those_it_learnt_from_is_shorter() -> None:
     assert len(SUBWORDS.pieces) == len(LETTERS) + 20
     assert len(SUBWORDS.encode("the cat sat there")) <= len("the cat sat there") / 2
