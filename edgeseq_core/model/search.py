@@ -2,7 +2,8 @@
 
 A row of width ``n`` holds ``n`` places of the batch, one for each hypothesis that is still open, so rows of
 different widths share every step of the network.  A hypothesis ends when EOS is among the row's ``n``
-best continuations, and the row when ``n`` have ended (beam search as in fairseq).  Ended ones of
+best continuations, and the row when ``n`` have ended than which no open one is better.  (To stop at the
+first ``n``, as fairseq does, lets a sure model's row end on beginnings of its answer.)  Those of
 different lengths are compared by ``log p / ((5 + tokens) / 6) ** 0.6`` (Wu et al. 2016, arXiv
 1609.08144, equation 14, without coverage).
 
@@ -111,9 +112,16 @@ class _Beam:
             elif len(self.open) < self.width:
                 placed.append((self.start + len(self.open), symbol, total, origin))
                 self.open.append(([*tokens, symbol], total))
-        if len(self.ended) >= self.width or not self.open:
+        if not self.open or self._cannot_gain():
             self.stop = "end"
         return placed
+
+    def _cannot_gain(self) -> bool:
+        """Whether as many as wanted have ended, all better than the best open one is by now."""
+        if len(self.ended) < self.width:
+            return False
+        merits = sorted((ended.merit for ended in self.ended), reverse=True)
+        return self.width == 1 or Hypothesis(*self.open[0]).merit <= merits[self.width - 1]
 
     def found(self) -> Found:
         """The best that ended; while none has, what is open."""

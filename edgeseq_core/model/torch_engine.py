@@ -75,23 +75,16 @@ class TorchEngine:
     @torch.inference_mode()
     def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:
         served = [self._bank[row.task] for row in rows]
-        # A row that asks for several is decoded greedily as well: see `_generation`.
-        several = [at for at, row in enumerate(rows) if row.n_best > 1]
-        searched = [*range(len(rows)), *several]
-        widths = [row.n_best for row in rows] + [1] * len(several)
+        widths = [row.n_best for row in rows]
         weights = self._weights(served)
         tables = [one.calibration.table for one in served]
         memory = self._encoder.encode([row.source for row in rows], tables, weights)
-        places = [at for at, width in zip(searched, widths, strict=True) for _ in range(width)]
+        places = [at for at, width in enumerate(widths) for _ in range(width)]  # the row of each
         if len(places) > len(rows):
             weights = self._weights([served[at] for at in places])
             memory = memory.select(torch.tensor(places))
         model = self._base.model
-        bounds = replace(
-            limits,
-            max_tokens=min(limits.max_tokens, self._base.config.max_tokens),
-            stop=lambda row: limits.stop(searched[row]),
-        )
+        bounds = replace(limits, max_tokens=min(limits.max_tokens, self._base.config.max_tokens))
         cache = model.new_cache(sum(widths), bounds.max_tokens)
         outside = _outside([(served[at].calibration, rows[at].constrained) for at in places])
 
@@ -102,8 +95,7 @@ class TorchEngine:
             return scores if outside is None else scores + outside
 
         found = search(step, widths, bounds)
-        greedy = dict(zip(several, found[len(rows) :], strict=True))
-        return [_generation(served[at], found[at], greedy.get(at)) for at in range(len(rows))]
+        return [_generation(one, made) for one, made in zip(served, found, strict=True)]
 
     @torch.inference_mode()
     def score(self, rows: Sequence[PairRow]) -> list[Score]:
@@ -151,23 +143,17 @@ def _outside(places: Sequence[tuple[Calibration, bool]]) -> Tensor | None:
     return outside
 
 
-def _generation(served: _Served, found: Found, greedy: Found | None) -> Generation:
-    """A row's hypotheses as text; of those that read the same, the first.
-
-    A greedy answer that ended leads: whoever asks for more answers gets the same first one, which is
-    right more often than the likeliest (benchmarks/model/confidence.py).
-    """
-    first = greedy if greedy is not None and greedy.stop == "end" else found
+def _generation(served: _Served, found: Found) -> Generation:
+    """A row's hypotheses as text; of those that read the same, the best."""
     texts: dict[str, Hypothesis] = {}
-    for hypothesis in [first.hypotheses[0], *found.hypotheses]:
+    for hypothesis in found.hypotheses:
         texts.setdefault(served.calibration.table.decode(hypothesis.tokens), hypothesis)
-    answers = [Answer(text, math.exp(h.log_probability)) for text, h in texts.items()]
-    best, *others = answers[: max(1, len(found.hypotheses))]
+    (best, *others) = (Answer(text, math.exp(h.log_probability)) for text, h in texts.items())
     return Generation(
         target=best.target,
         confidence=best.confidence,
-        tokens=len(first.hypotheses[0].tokens),
-        stop=first.stop,
+        tokens=len(found.hypotheses[0].tokens),
+        stop=found.stop,
         snapshot_id=served.snapshot_id,
         others=tuple(others),
     )

@@ -105,6 +105,24 @@ def test_a_wider_beam_finds_what_is_likelier() -> None:
     assert any(best(seed, 8) > best(seed, 1) + 0.1 for seed in range(20))
 
 
+def test_beginnings_of_a_sure_answer_do_not_end_the_search() -> None:
+    steps = 0
+
+    def sure(tokens: Tensor, _parents: Tensor | None) -> Tensor:
+        """Nine times the same symbol, then EOS, each with 97 %; every time EOS is next likely."""
+        nonlocal steps
+        steps += 1
+        share = torch.full((len(tokens), 8), 0.001)
+        share[:, EOS], share[:, 5] = (0.97, 0.02) if steps > 9 else (0.02, 0.97)
+        return share.log()
+
+    (found,) = search(sure, [4], Limits(max_tokens=30))
+    assert found.hypotheses[0].tokens == [5] * 9
+    assert found.hypotheses[0].log_probability == pytest.approx(10 * math.log(0.97), abs=1e-5)
+    assert found.stop == "end"
+    assert steps < 14
+
+
 def test_each_row_is_asked_once_a_step_and_stops_alone() -> None:
     asked: list[int] = []
 

