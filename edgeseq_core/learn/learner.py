@@ -105,9 +105,9 @@ class TaskLearner:
         """Score ``fresh``, then train on those marked in ``learn`` and on ``replay``; becomes ``step``."""
         progress = self.progress
         batch = [*fresh, *replay]
-        self.calibration.admit(
-            e.target for e, on in zip(batch, [*learn, *[True] * len(replay)], strict=True) if on
-        )
+        learnt = [e for e, on in zip(batch, [*learn, *[True] * len(replay)], strict=True) if on]
+        self.calibration.admit(e.target for e in learnt)
+        self.calibration.admit_sources(e.source for e in learnt)
         if fresh:
             found = features(self.base, [e.source for e in fresh])
             self.calibration.place = self.calibration.place.with_sources(found)
@@ -187,8 +187,8 @@ class TaskLearner:
         )
 
     def _grow_average(self) -> None:
-        for name in ("rows", "row_bias"):
-            have, want = self.average[name], self.calibration.tensors[name]
+        for name, want in self.calibration.tensors.items():
+            have = self.average.get(name, want.detach()[:0])
             if have.shape != want.shape:
                 self.average[name] = torch.cat([have, want.detach()[have.shape[0] :]])
 
@@ -214,6 +214,8 @@ class TaskLearner:
             tensors=self.average,
             symbols=c.table.symbols,
             rows=c.rows,
+            source_symbols=c.source_table.symbols,
+            source_rows=c.source_rows,
             place=c.place,
         )
 
@@ -237,6 +239,8 @@ class TaskLearner:
             "shape": asdict(c.config),
             "symbols": list(c.table.symbols),
             "rows": c.rows,
+            "source_symbols": list(c.source_table.symbols),
+            "source_rows": c.source_rows,
             "sources": c.place.sources,
             "features": FEATURES,
             "optimizer_steps": self.optimizer.count,
@@ -266,6 +270,8 @@ class TaskLearner:
             CalibrationConfig(**header["shape"]),
             symbols=header["symbols"],
             rows=header["rows"],
+            source_symbols=header.get("source_symbols", ()),  # not in checkpoints of before
+            source_rows=header.get("source_rows", ()),
         )
         shapes = {name: t.shape for name, t in learner.calibration.tensors.items()}
         flat = load(data)

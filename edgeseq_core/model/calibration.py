@@ -8,7 +8,10 @@ Per calibrated site (the top of the encoder and the whole decoder):
 
 and per task: task tokens and a task vector, own embedding rows for the symbols of its targets (a delta
 on a row the base knows, else on the mean of the symbol's byte rows), and a vocabulary bias (one number a
-row, one for all other symbols).  Everything but tokens and vector starts at zero: the exact identity.
+row, one for all other symbols).  A calibration that reaches the bottom of the encoder also has own rows
+for the characters of its sources: a delta on each token that the character is written with, so that the
+source stays the same tokens (one row in place of a character's bytes could not start as the identity).
+Everything but tokens and vector starts at zero: the exact identity.
 
 Source: Transformer Calibration (Yang, Li, Li; CoNLL 2022) for ACM and FCM, whose formulas are a
 reconstruction (the paper's text was not available); LoRA (Hu et al. 2021) for the low-rank parts;
@@ -33,6 +36,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from edgeseq_core.errors import SnapshotError
+from edgeseq_core.model.batch import pad
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.edgeformer import EdgeFormer
 from edgeseq_core.model.quantize import dequantize_rows, quantize_rows
@@ -46,6 +50,7 @@ MAX_PAYLOAD_BYTES = 8 << 20
 MAX_ROWS = 512
 SCALE = ".scale"
 PLACE = "place"
+SOURCE_ROWS = "source_rows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +85,8 @@ class Calibration:
         tensors: dict[str, Tensor] | None = None,
         symbols: Sequence[str] = (),
         rows: Sequence[int] = (EOS,),
+        source_symbols: Sequence[str] = (),
+        source_rows: Sequence[int] = (),
         place: Place | None = None,
         seed: int = 0,
     ) -> None:
@@ -90,6 +97,9 @@ class Calibration:
         self.table = SymbolTable(vocabulary, symbols, max_symbols=MAX_ROWS)
         self.rows: list[int] = list(rows)  # token ids with an own row, append-only
         self._row_of = {token: at for at, token in enumerate(self.rows)}
+        self.source_table = SymbolTable(vocabulary, source_symbols, max_symbols=MAX_ROWS)
+        self.source_rows: list[int] = list(source_rows)  # its symbols with an own row, append-only
+        self._source_row_of = {token: at for at, token in enumerate(self.source_rows)}
         self.sites = calibrated_sites(base.config, config)
         self.splits = split(base.config.task_tokens, config.extra_tokens)
         self.tensors = tensors if tensors is not None else self._identity(seed)
@@ -111,6 +121,8 @@ class Calibration:
                 out[f"{site.name}.{part}.b"] = torch.zeros(rows, self.config.rank)
             for name, width in factor_widths(site, self.base.config).items():
                 out[f"{site.name}.{name}"] = torch.zeros(width)
+        if self.source_rows:  # last, where they are when they are admitted later
+            out[SOURCE_ROWS] = torch.zeros(len(self.source_rows), d)
         return out
 
     def _first_tokens(self) -> Tensor:
@@ -147,6 +159,36 @@ class Calibration:
                 own["row_bias"] = torch.cat([own["row_bias"], own["other_bias"].expand(added)])
         return added
 
+    def admit_sources(self, sources: Iterable[str]) -> int:
+        """Give every character of the sources a row of its own, if the bottom of the encoder is calibrated.
+
+        No output changes.  Returns how many there are more.
+        """
+        if self.config.encoder_layers < self.base.config.encoder_layers:
+            return 0
+        before = len(self.source_rows)
+        for character in dict.fromkeys("".join(sources)):
+            self.source_table.add(character)
+            for token in self.source_table.of_source(character):
+                if token not in self._source_row_of and len(self.source_rows) < MAX_ROWS:
+                    self._source_row_of[token] = len(self.source_rows)
+                    self.source_rows.append(token)
+        if added := len(self.source_rows) - before:
+            new = torch.zeros(added, self.base.config.d_model)
+            have = self.tensors.get(SOURCE_ROWS, new[:0])
+            self.tensors[SOURCE_ROWS] = torch.cat([have.detach(), new])
+        return added
+
+    def input_table(self) -> Tensor:
+        """Zeros, and after them the own rows of source symbols, ``[1 + rows, D]``."""
+        none = torch.zeros(1, self.base.config.d_model)
+        return torch.cat([none, self.tensors.get(SOURCE_ROWS, none[:0])])
+
+    def input_rows(self, source: str) -> list[int]:
+        """The row of `input_table` that is added to each token of a source, EOS among them."""
+        symbols = [*self.source_table.of_source(source), EOS]
+        return [1 + self._source_row_of.get(symbol, -1) for symbol in symbols]
+
     @property
     def alphabet(self) -> list[int]:
         """What is written with characters that targets have had, EOS included; all once no row is free."""
@@ -182,6 +224,8 @@ class Calibration:
             "config": asdict(self.config),
             "symbols": list(self.table.symbols),
             "rows": self.rows,
+            "source_symbols": list(self.source_table.symbols),
+            "source_rows": self.source_rows,
             "sources": self.place.sources,
             "features": FEATURES,
         }
@@ -226,6 +270,8 @@ class Calibration:
             tensors=tensors,
             symbols=header["symbols"],
             rows=header["rows"],
+            source_symbols=header.get("source_symbols", ()),  # older snapshots have none
+            source_rows=header.get("source_rows", ()),
         )
         made._check_shapes()
         if moments is not None and header.get("features") == FEATURES:
@@ -328,6 +374,12 @@ class MergedWeights:
     def task_scores(self, rows: int) -> Tensor:
         return torch.tensor(self.calibration.splits.scores).expand(rows, -1)
 
+    def own_inputs(self, sources: Sequence[str]) -> Tensor | None:
+        if not self.calibration.source_rows:
+            return None
+        rows = pad([self.calibration.input_rows(source) for source in sources])
+        return F.embedding(rows, self.calibration.input_table())
+
     @property
     def frozen_layers(self) -> int:
         return self.base.config.encoder_layers - self.calibration.config.encoder_layers
@@ -345,6 +397,7 @@ class GatheredWeights:
         self, base: EdgeFormer, calibrations: Sequence[Calibration], index: Tensor
     ) -> None:
         self.base, self.index = base, index
+        self._calibrations = calibrations
         self._all = [calibration.tensors for calibration in calibrations]
         self._token, self._vector = self._gather("token"), self._gather("vector")[:, None]
         scores = [torch.tensor(calibration.splits.scores) for calibration in calibrations]
@@ -435,6 +488,14 @@ class GatheredWeights:
         )  # [B, T, R + 1]; the last column is zero
         spread = own.gather(2, self.row_of[:, None].expand(-1, hidden.shape[1], -1))
         return scores + spread + self.bias
+
+    def own_inputs(self, sources: Sequence[str]) -> Tensor | None:
+        if not any(calibration.source_rows for calibration in self._calibrations):
+            return None
+        index = self.index.tolist()
+        rows = [self._calibrations[i].input_rows(s) for i, s in zip(index, sources, strict=True)]
+        tables = [calibration.input_table() for calibration in self._calibrations]
+        return pad_sequence(tables, batch_first=True)[self.index[:, None], pad(rows)]
 
     def task(self, rows: int) -> tuple[Tensor, Tensor]:
         assert rows == len(self.index)

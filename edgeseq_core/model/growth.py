@@ -29,6 +29,8 @@ def grow(calibration: Calibration, shape: CalibrationConfig, *, seed: int) -> Ca
         shape,
         symbols=table.symbols,
         rows=calibration.rows,
+        source_symbols=calibration.source_table.symbols,
+        source_rows=calibration.source_rows,
         place=calibration.place,
         seed=seed,
     )
