@@ -11,9 +11,8 @@
   FFN, used once more; without and with the divergence loss (is the source of this task or of another?),
   whose head is thrown away (DyTox, Douillard et al. 2022).
 
-Every task has the same other numbers: its symbols' own rows and biases, and either nothing else, or the
-whole shipped calibration (decoder and top encoder layer, rank 8).  Tasks, stream and schedule of
-CPU-seconds are those of `unseen.py`; scored in fp32.
+All else is the shipped calibration (decoder and top encoder layer, rank 8), so every task has the same
+numbers.  Tasks, stream and schedule of CPU-seconds are those of `unseen.py`; scored in fp32.
 """
 
 from __future__ import annotations
@@ -50,11 +49,9 @@ from edgeseq_core.settings import LearningSettings  # noqa: E402
 from edgeseq_core.text.vocabulary import BOS, EOS, FIRST_CHARACTER, SymbolTable  # noqa: E402
 
 POINTS = (100, 300, 1_000)  # pairs
-OF_SYMBOLS = {"token", "vector", "rows", "row_bias", "other_bias"}
 DIVERGENCE_WEIGHT = 0.1  # DyTox's
 OTHERS = 16  # sources of other tasks a step
 WAYS = ("decoder", "encoder", "block", "block, divergence")
-BESIDE = ("symbols", "whole calibration")
 
 
 class Placed:
@@ -63,7 +60,7 @@ class Placed:
     def __init__(self, weights: Weights, tokens: Tensor) -> None:
         self._weights, self._tokens = weights, tokens
         self.project, self.frozen_layers = weights.project, weights.frozen_layers
-        self.embed, self.logits = weights.embed, weights.logits
+        self.embed, self.logits, self.own_inputs = weights.embed, weights.logits, weights.own_inputs
 
     def task(self, rows: int) -> tuple[Tensor, Tensor]:
         return self._tokens, self._weights.task(rows)[1]
@@ -142,16 +139,9 @@ class Diverging(TaskLearner):
 class Taught:
     """A way to use the tokens, as what `unseen.curve` compares."""
 
-    def __init__(
-        self, learner: TaskLearner, targets: Sequence[str], *, symbols_alone: bool
-    ) -> None:
-        self.learner, self.symbols_alone = learner, symbols_alone
-        learner.calibration.admit(targets)  # all at once, so that tensors stay what they are
+    def __init__(self, learner: TaskLearner) -> None:
+        self.learner = learner
         learner.average = {n: t.clone() for n, t in learner.calibration.tensors.items()}
-        learner.optimizer.leaves(learner.calibration.tensors)
-        for name, tensor in learner.calibration.tensors.items():
-            if symbols_alone and name not in {*OF_SYMBOLS, "head"}:
-                tensor.register_hook(torch.zeros_like)  # type: ignore[no-untyped-call]
 
     def step(self, fresh: Pairs, revisited: Pairs) -> None:
         examples = [
@@ -178,14 +168,13 @@ class Taught:
 
     def stored(self) -> int:
         """Numbers that learn and are kept: a byte each, but for vectors and scales."""
-        tensors = self.learner.calibration.tensors
-        kept = OF_SYMBOLS if self.symbols_alone else tensors.keys() - {"head"}
-        return sum(tensors[name].numel() for name in kept)
+        tensors = self.learner.calibration.tensors.items()
+        return sum(tensor.numel() for name, tensor in tensors if name != "head")
 
 
-def made(base: Base, way: str, task: Task, others: Sequence[str], seed: int, alone: bool) -> Taught:
+def made(base: Base, way: str, task: Task, others: Sequence[str], seed: int) -> Taught:
     """A new task whose tokens are used in this way."""
-    settings = LearningSettings(seed=seed, **({"encoder_layers": 0, "rank": 1} if alone else {}))
+    settings = LearningSettings(seed=seed)
     depth = settings.encoder_layers
     encoder: SourceEncoder
     if way == "encoder":
@@ -205,7 +194,7 @@ def made(base: Base, way: str, task: Task, others: Sequence[str], seed: int, alo
     if isinstance(learner, Diverging):
         learner.others = others
         own["head"] = torch.zeros(base.config.d_model + 1)
-    return Taught(learner, [target for _, target in task.train], symbols_alone=alone)
+    return Taught(learner)
 
 
 def main() -> None:
@@ -217,35 +206,31 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    seeds, base = list(map(int, args.seeds.split(","))), Base.load()
-    found = {name: g2p(args.g2p, name.removeprefix("g2p-")) for name in ("g2p-fre", "g2p-bul")}
-    found["bohoric-slovene"] = histnorm(args.histnorm)
-    areas: dict[tuple[str, str], dict[str, list[float]]] = {}
-    more: dict[tuple[str, str], tuple[int, list[int]]] = {}
-    for seed in seeds:
+    base = Base.load()
+    found = {"g2p-fre": g2p(args.g2p, "fre"), "bohoric-slovene": histnorm(args.histnorm)}
+    areas: dict[str, dict[str, list[float]]] = {way: {} for way in WAYS}
+    steps: dict[str, list[int]] = {way: [] for way in WAYS}
+    numbers = dict[str, int]()
+    for seed in map(int, args.seeds.split(",")):
         tasks = [streamed(name, *pairs, args.held_out, seed) for name, pairs in found.items()]
-        for beside in BESIDE:
+        for task in tasks:
+            others = [s for one in tasks if one is not task for s, _ in one.train]
             for way in WAYS:
-                for task in tasks:
-                    others = [s for one in tasks if one is not task for s, _ in one.train]
-                    own = made(base, way, task, others, seed, beside == BESIDE[0])
-                    own_settings = own.learner.config
-                    reached, _ = curve(own, task, POINTS, args.cpu_s, own_settings)
-                    of_way = areas.setdefault((beside, way), {})
-                    of_way.setdefault(task.name, []).append(area(POINTS, reached))
-                    steps = more.setdefault((beside, way), (own.stored(), []))[1]
-                    steps.append(own.learner.progress.step)
-                    print(beside, way, task.name, seed, reached, steps[-1], flush=True)
+                own = made(base, way, task, others, seed)
+                reached, _ = curve(own, task, POINTS, args.cpu_s, own.learner.config)
+                areas[way].setdefault(task.name, []).append(area(POINTS, reached))
+                steps[way].append(own.learner.progress.step)
+                numbers.setdefault(way, own.stored())
+                print(way, task.name, seed, reached, steps[way][-1], flush=True)
     rows = [
         {
-            "beside the tokens": beside,
             "way": way,
-            **{name: shown(values) for name, values in of_way.items()},
-            "mean": statistics.mean(v for values in of_way.values() for v in values),
-            "steps": round(statistics.mean(more[beside, way][1])),
-            "numbers": more[beside, way][0],
+            **{name: shown(values) for name, values in areas[way].items()},
+            "mean": statistics.mean(one for values in areas[way].values() for one in values),
+            "steps": round(statistics.mean(steps[way])),
+            "numbers": numbers[way],
         }
-        for (beside, way), of_way in areas.items()
+        for way in WAYS
     ]
     publish(
         "task-tokens",
@@ -254,8 +239,7 @@ def main() -> None:
         rows,
         f"Area under exact match on {args.held_out} held-out pairs, in %, over log(pairs) from "
         f"{POINTS[0]} to {POINTS[-1]:,}, a seed each; {args.cpu_s:g} CPU-seconds of training a run. "
-        "Numbers: what a task keeps, own rows included (of the first task; they are equal in every way "
-        "of use); the divergence head is thrown away.",
+        "Numbers: what the first task keeps after its first seed; the divergence head is thrown away.",
     )
 
 

@@ -28,7 +28,13 @@ from edgeseq_core.learn.example import Example
 from edgeseq_core.learn.optimizer import CalibrationOptimizer
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
-from edgeseq_core.model.calibration import PLACE, Calibration, CalibrationConfig, MergedWeights
+from edgeseq_core.model.calibration import (
+    PLACE,
+    Calibration,
+    CalibrationConfig,
+    MergedWeights,
+    Owned,
+)
 from edgeseq_core.model.growth import grow
 from edgeseq_core.model.source_encoder import SourceEncoder
 from edgeseq_core.model.task_space import FEATURES, Place, features
@@ -212,10 +218,7 @@ class TaskLearner:
             self.base.vocabulary,
             c.config,
             tensors=self.average,
-            symbols=c.table.symbols,
-            rows=c.rows,
-            source_symbols=c.source_table.symbols,
-            source_rows=c.source_rows,
+            owned=c.owned,
             place=c.place,
         )
 
@@ -237,10 +240,7 @@ class TaskLearner:
             "format": CHECKPOINT_FORMAT,
             "base": self.base.digest,
             "shape": asdict(c.config),
-            "symbols": list(c.table.symbols),
-            "rows": c.rows,
-            "source_symbols": list(c.source_table.symbols),
-            "source_rows": c.source_rows,
+            **c.owned.to_header(),
             "sources": c.place.sources,
             "features": FEATURES,
             "optimizer_steps": self.optimizer.count,
@@ -268,10 +268,7 @@ class TaskLearner:
             base.model,
             base.vocabulary,
             CalibrationConfig(**header["shape"]),
-            symbols=header["symbols"],
-            rows=header["rows"],
-            source_symbols=header.get("source_symbols", ()),  # not in checkpoints of before
-            source_rows=header.get("source_rows", ()),
+            owned=Owned.of_header(header),
         )
         shapes = {name: t.shape for name, t in learner.calibration.tensors.items()}
         flat = load(data)

@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -73,6 +73,23 @@ def calibrated_sites(model: ModelConfig, config: CalibrationConfig) -> list[Site
     ]
 
 
+class Owned(NamedTuple):
+    """What a task has rows of its own for, in the order it was met; only ever longer."""
+
+    symbols: Sequence[str] = ()  # characters of targets that the base lacks
+    rows: Sequence[int] = (EOS,)  # token ids of targets
+    source_symbols: Sequence[str] = ()  # characters of sources that the base lacks
+    source_rows: Sequence[int] = ()  # ids of source characters
+
+    @classmethod
+    def of_header(cls, header: Mapping[str, Any]) -> Owned:
+        """As a snapshot or checkpoint names it; older ones have nothing for sources."""
+        return cls(**{name: header[name] for name in cls._fields if name in header})
+
+    def to_header(self) -> dict[str, list[Any]]:
+        return {name: list(kept) for name, kept in self._asdict().items()}
+
+
 class Calibration:
     """One task's calibration: named fp32 tensors, its symbols and its own rows."""
 
@@ -83,22 +100,22 @@ class Calibration:
         config: CalibrationConfig,
         *,
         tensors: dict[str, Tensor] | None = None,
-        symbols: Sequence[str] = (),
-        rows: Sequence[int] = (EOS,),
-        source_symbols: Sequence[str] = (),
-        source_rows: Sequence[int] = (),
+        owned: Owned | None = None,
         place: Place | None = None,
         seed: int = 0,
     ) -> None:
         self.base, self.config = base, config
+        owned = owned or Owned()
         self.place = place or Place.none(
             base.config.d_model
         )  # of its sources; no output depends on it
-        self.table = SymbolTable(vocabulary, symbols, max_symbols=MAX_ROWS)
-        self.rows: list[int] = list(rows)  # token ids with an own row, append-only
+        self.table = SymbolTable(vocabulary, owned.symbols, max_symbols=MAX_ROWS)
+        self.rows: list[int] = list(owned.rows)  # token ids with an own row, append-only
         self._row_of = {token: at for at, token in enumerate(self.rows)}
-        self.source_table = SymbolTable(vocabulary, source_symbols, max_symbols=MAX_ROWS)
-        self.source_rows: list[int] = list(source_rows)  # its symbols with an own row, append-only
+        self.source_table = SymbolTable(vocabulary, owned.source_symbols, max_symbols=MAX_ROWS)
+        self.source_rows: list[int] = list(
+            owned.source_rows
+        )  # its symbols with an own row, append-only
         self._source_row_of = {token: at for at, token in enumerate(self.source_rows)}
         self.sites = calibrated_sites(base.config, config)
         self.splits = split(base.config.task_tokens, config.extra_tokens)
@@ -130,6 +147,12 @@ class Calibration:
         for origin in self.splits.origins:
             tokens.append(tokens[origin])
         return torch.stack(tokens)
+
+    @property
+    def owned(self) -> Owned:
+        """What it has rows for."""
+        source = self.source_table.symbols
+        return Owned(self.table.symbols, tuple(self.rows), source, tuple(self.source_rows))
 
     @property
     def numbers(self) -> int:
@@ -222,10 +245,7 @@ class Calibration:
             "format": FORMAT,
             "base": base_digest,
             "config": asdict(self.config),
-            "symbols": list(self.table.symbols),
-            "rows": self.rows,
-            "source_symbols": list(self.source_table.symbols),
-            "source_rows": self.source_rows,
+            **self.owned.to_header(),
             "sources": self.place.sources,
             "features": FEATURES,
         }
@@ -268,10 +288,7 @@ class Calibration:
             vocabulary,
             config,
             tensors=tensors,
-            symbols=header["symbols"],
-            rows=header["rows"],
-            source_symbols=header.get("source_symbols", ()),  # older snapshots have none
-            source_rows=header.get("source_rows", ()),
+            owned=Owned.of_header(header),
         )
         made._check_shapes()
         if moments is not None and header.get("features") == FEATURES:
