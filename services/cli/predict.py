@@ -83,6 +83,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
         "confidence": prediction.confidence,
         "abstained": prediction.abstained,
         "snapshot_id": prediction.snapshot_id,
+        "memory": prediction.memory and prediction.memory.model_dump(),
         "error": None if error is None else {"code": error.code, "message": str(error)},
         "request_id": prediction.request_id,
     }
@@ -121,7 +122,9 @@ def _show(prediction: Prediction) -> None:
     sure = "" if confidence is None else f"  {confidence:.0%}"
     of_task = prediction.task_confidence
     inferred = "" if of_task is None else f"  task {prediction.task} {of_task:.0%}"
-    made_by = (f"{sure}  {prediction.snapshot_id}{inferred}", "dim")
+    told = prediction.memory
+    memory = "" if told is None else f"  memory of {told.producer} {told.pair_id}"
+    made_by = (f"{sure}{memory}  {prediction.snapshot_id}{inferred}", "dim")
     if prediction.abstained:
         say(source, " → ", ("abstains", "yellow"), made_by)
         return
@@ -131,5 +134,5 @@ def _show(prediction: Prediction) -> None:
             " " * len(str(prediction.source)),
             "   ",
             hypothesis.target,
-            (f"  {hypothesis.confidence:.0%}", "dim"),
+            (f"  {hypothesis.confidence or 0:.0%}", "dim"),
         )
