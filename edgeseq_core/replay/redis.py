@@ -7,7 +7,7 @@ sorted set of keys, scored by a sequence number (corrections, bulk, recent) or b
 reservoir); hash ``counters`` holds bytes per part and totals; ``state``, ``checkpoints`` and
 ``journal`` are the learner's.  Bytes count records only; a pair takes about 450 more in Redis for
 its key, its part and the memory of its id.  Hash ``memory`` holds source digest -> correction, and
-sorted set ``memory:ages`` the digests, the oldest first.
+sorted set ``memory:ages`` the digests, the oldest first; a correction takes about 180 bytes more.
 """
 
 from __future__ import annotations
