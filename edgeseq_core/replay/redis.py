@@ -83,6 +83,7 @@ class RedisStore:
             "read",
             "state",
             "commit",
+            "forget",
             "set_task",
             "remove",
         )
@@ -314,13 +315,22 @@ class RedisStore:
         def wanted(names: tuple[str, str]) -> bool:
             return producer in (None, names[0]) and pair_id in (None, names[1])
 
+        self._forget(task, wanted)
         removed = 0
-        for told in self._scan(self._owner(task).of_task(task, "memory")):
-            gone = {s: told[s] for s in told if wanted(unpack(told[s])[1:])}
-            removed += self._remove(task, [], [], gone)
         for stored, held in self._matching(task, wanted):
-            removed += self._remove(task, stored, held, {})
+            removed += self._remove(task, stored, held)
         return removed
+
+    def _forget(self, task: str, wanted: Callable[[tuple[str, str]], bool]) -> None:
+        """Forget corrections that the memory holds."""
+        keys = self._owner(task)
+        memory, ages = _memory_keys(keys, task)
+        for batch in self._scan(memory):
+            gone = [(s, told) for s, told in batch.items() if wanted(unpack(told)[1:])]
+            if gone:
+                script_keys = [keys.of_task(task, "counters"), memory, ages]
+                what = f"forgetting corrections of task {task}"
+                self._run("forget", what, script_keys, list(chain.from_iterable(gone)))
 
     def _matching(
         self, task: str, wanted: Callable[[tuple[str, str]], bool]
@@ -349,10 +359,8 @@ class RedisStore:
             if not cursor:
                 return
 
-    def _remove(
-        self, task: str, stored: list[bytes], held: list[bytes], told: dict[bytes, bytes]
-    ) -> int:
-        if not stored and not held and not told:
+    def _remove(self, task: str, stored: list[bytes], held: list[bytes]) -> int:
+        if not stored and not held:
             return 0
         keys = self._owner(task)
         script_keys = [
@@ -363,10 +371,8 @@ class RedisStore:
             keys.of_task(task, "counters"),
             keys.of_task(task, "records"),
             *(keys.part(task, part) for part in PARTS),
-            *_memory_keys(keys, task),
         ]
-        flat = chain.from_iterable(told.items())
-        args = (task, len(stored), len(told), *stored, *flat, *held)
+        args = (task, len(stored), *stored, *held)
         return int(self._run("remove", f"forgetting pairs of task {task}", script_keys, args))
 
     def stats(self, task: str) -> BufferStats:

@@ -20,7 +20,7 @@ class Meter:
         """How long an answered request spent in a stage."""
 
     def batch(self, rows: int) -> None:
-        """A batch went to the engine."""
+        """A batch is answered together."""
 
     def queue(self, depth: Mapping[Priority, int]) -> None:
         """Waiting requests by priority."""

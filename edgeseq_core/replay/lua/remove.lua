@@ -1,25 +1,15 @@
 -- Forget some pairs of a task, wherever they are by now.  Frees memory, so it runs on a full store too.
 -- KEYS: outcomes, waiting, partition counters, quarantine, counters, records, then the parts
---       corrections, bulk, recent, probe, reservoir, then memory, its sources by age
--- ARGV: task, number of pair keys, of sources to forget, the pair keys, for each source its digest and
---       the correction that goes, then names of quarantined pairs
--- Returns how many pairs were forgotten.
+--       corrections, bulk, recent, probe, reservoir
+-- ARGV: task, number of pair keys, the pair keys, then names of quarantined pairs
+-- Returns how many were forgotten.
 local PARTS = {'corrections', 'bulk', 'recent', 'probe', 'reservoir'}
 local outcomes, waiting, partition, quarantine = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local counters, records = KEYS[5], KEYS[6]
-local memory, ages = KEYS[12], KEYS[13]
-local last_key = 3 + tonumber(ARGV[2])
-local last_told = last_key + 2 * tonumber(ARGV[3])
+local last_key = 2 + tonumber(ARGV[2])
 local bytes, removed, freed = {0, 0, 0, 0, 0}, 0, 0
 
-local told_bytes = 0
-for at = last_key + 1, last_told, 2 do
-  if redis.call('HGET', memory, ARGV[at]) == ARGV[at + 1] then
-    told_bytes = told_bytes + forget_told(memory, ages, ARGV[at])
-  end
-end
-bump(counters, 'bytes:memory', -told_bytes)
-for at = 4, last_key do
+for at = 3, last_key do
   local key = ARGV[at]
   local record = redis.call('HGET', records, key)
   if record then
@@ -33,7 +23,7 @@ for at = 4, last_key do
     removed = removed + 1
   end
 end
-for at = last_told + 1, #ARGV do
+for at = last_key + 1, #ARGV do
   local size = redis.call('HSTRLEN', quarantine, ARGV[at])
   if redis.call('HDEL', quarantine, ARGV[at]) == 1 then
     settle(outcomes, ARGV[at], '', 'forgotten', '0')
