@@ -79,11 +79,11 @@ class RedisStore:
         names = (
             "ingest",
             "note_dead_letter",
+            "forget",
             "draw",
             "read",
             "state",
             "commit",
-            "forget",
             "set_task",
             "remove",
         )
@@ -321,17 +321,6 @@ class RedisStore:
             removed += self._remove(task, stored, held)
         return removed
 
-    def _forget(self, task: str, wanted: Callable[[tuple[str, str]], bool]) -> None:
-        """Forget corrections that the memory holds."""
-        keys = self._owner(task)
-        memory, ages = _memory_keys(keys, task)
-        for batch in self._scan(memory):
-            gone = [(s, told) for s, told in batch.items() if wanted(unpack(told)[1:])]
-            if gone:
-                script_keys = [keys.of_task(task, "counters"), memory, ages]
-                what = f"forgetting corrections of task {task}"
-                self._run("forget", what, script_keys, list(chain.from_iterable(gone)))
-
     def _matching(
         self, task: str, wanted: Callable[[tuple[str, str]], bool]
     ) -> Iterator[tuple[list[bytes], list[bytes]]]:
@@ -374,6 +363,17 @@ class RedisStore:
         ]
         args = (task, len(stored), *stored, *held)
         return int(self._run("remove", f"forgetting pairs of task {task}", script_keys, args))
+
+    def _forget(self, task: str, wanted: Callable[[tuple[str, str]], bool]) -> None:
+        """Forget corrections that the memory holds."""
+        keys = self._owner(task)
+        memory, ages = _memory_keys(keys, task)
+        for batch in self._scan(memory):
+            gone = [(s, told) for s, told in batch.items() if wanted(unpack(told)[1:])]
+            if gone:
+                script_keys = [keys.of_task(task, "counters"), memory, ages]
+                what = f"forgetting corrections of task {task}"
+                self._run("forget", what, script_keys, list(chain.from_iterable(gone)))
 
     def stats(self, task: str) -> BufferStats:
         keys = self._owner(task)
