@@ -33,6 +33,10 @@ def list_tasks(*, common: Common = Common()) -> None:  # noqa: B008 - frozen
     table(("task", *columns), ((n, *(_shown(found[n][c]) for c in columns)) for n in names))
 
 
+def _shown(value: object) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
 @app.command(name="set")
 def set_task(
     task: Task,
@@ -82,7 +86,3 @@ def set_task(
     else:
         shown = ", ".join(f"{name} {_shown(value)}" for name, value in asdict(settings).items())
         say((task, "bold"), ": ", shown)
-
-
-def _shown(value: object) -> str:
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
