@@ -16,6 +16,7 @@ from edgeseq_core.serving.loop import LOOPS, Parts, PredictorLoop
 from edgeseq_core.serving.meter import Meter, Stage
 from edgeseq_core.serving.pair_status import PairStatusReader
 from edgeseq_core.serving.predictor import Predictor
+from edgeseq_core.serving.recall import Recall
 from edgeseq_core.serving.replies import MemoryReplyCache, RedisReplyCache, SteadyReplyCache
 from edgeseq_core.serving.watch import SnapshotWatch
 from edgeseq_core.settings import Settings
@@ -24,7 +25,7 @@ from edgeseq_core.telemetry.metrics import OTHER_TASKS, PredictorMetrics
 
 from .runtime import Context, run_service
 
-CACHE_TIMEOUT_S = 0.25  # a reply never waits longer for the shared cache
+REPLY_STORE_TIMEOUT_S = 0.25  # no reply waits longer for the shared cache, or the memory
 STALL_S = 30.0  # a loop that has not beaten for so long is dead
 JOINING = "loading the champions and joining the group of predictors"
 
@@ -63,12 +64,9 @@ def _parts(settings: Settings, engine: Engine, meter: Meter) -> Parts:
     check_store(client, prefix=redis.key_prefix, partitions=partitions)
     store = RedisStore(client, prefix=redis.key_prefix, partitions=partitions)
     registry = RedisRegistry(client, prefix=redis.key_prefix, partitions=partitions)
+    brief = connect(redis.url, timeout_s=REPLY_STORE_TIMEOUT_S)
     cache = SteadyReplyCache(
-        RedisReplyCache(
-            connect(redis.url, timeout_s=CACHE_TIMEOUT_S),
-            redis.key_prefix,
-            window_s=own.reply_window_s,
-        ),
+        RedisReplyCache(brief, redis.key_prefix, window_s=own.reply_window_s),
         MemoryReplyCache(clock, window_s=own.reply_window_s),
         clock,
         meter=meter,
@@ -76,12 +74,18 @@ def _parts(settings: Settings, engine: Engine, meter: Meter) -> Parts:
     watch = SnapshotWatch(
         engine, registry, store, partitions=range(partitions), clock=clock, meter=meter
     )
+    recall = Recall(
+        RedisStore(brief, prefix=redis.key_prefix, partitions=partitions),
+        is_allowed=watch.has_memory,
+        clock=clock,
+    )
     admission = Admission(own.queue_limit, clock)
     return Parts(
         predictor=Predictor(
             engine,
             cache=cache,
             clock=clock,
+            recall=recall,
             abstain_below=watch.abstain_below,
             is_cancelled=admission.is_cancelled,
             cannot_load=watch.cannot_load,

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from edgeseq_core.replay.recall import Remembered
+
 Part = Literal["corrections", "bulk", "recent", "probe", "reservoir"]
 FRESH_PARTS: tuple[Part, Part] = ("corrections", "bulk")
 PARTS: tuple[Part, ...] = ("corrections", "bulk", "recent", "probe", "reservoir")
@@ -42,6 +44,7 @@ class TaskSettings:
     abstain_below: float = 0.0  # confidence under which a reply abstains
     reservoir_bytes: int = 4 << 20
     fresh_quota: int = 0  # waiting pairs above which new ones are shed; 0: never shed
+    memory: bool = False  # whether a source is answered with what it was last corrected to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,7 @@ class IncomingPair:
     correction: bool
     record: bytes  # `replay.record.pack`; for a quarantined pair the message as it arrived
     quarantine: str = ""  # the reason, for a pair that is held and not to be learnt
+    told: bytes = b""  # `replay.recall.pack`, for a correction that the memory may keep
 
 
 IngestOutcome = Literal[
@@ -126,13 +130,15 @@ class PairOutcome:
 
 @dataclass(frozen=True)
 class BufferStats:
-    """Pairs and bytes per part of a task, and how many were ever learnt, shed and forgotten."""
+    """Pairs and bytes per part of a task, how many were ever learnt, shed and forgotten, its memory."""
 
     pairs: Mapping[Part, int] = field(default_factory=dict)
     bytes: Mapping[Part, int] = field(default_factory=dict)
     learnt: int = 0
     shed: int = 0
     forgotten: int = 0
+    remembered: int = 0  # sources in the memory of corrections
+    remembered_bytes: int = 0
 
 
 class ReplayBuffer(Protocol):
@@ -159,7 +165,7 @@ class ReplayBuffer(Protocol):
         position: Position,
         now_ms: int,
     ) -> list[IngestOutcome]:
-        """Deduplicate, append and move one topic's position, in one step.
+        """Deduplicate, append, remember corrections and move one topic's position, in one step.
 
         ``pairs`` may be empty (only the position moves).  Raises FencedError when the epoch or the
         expected position is stale, StoreFullError when the store is out of memory.
@@ -197,18 +203,25 @@ class ReplayBuffer(Protocol):
     def journal(self, task: str, *, after: int = 0) -> list[str]:
         """Journal lines from index ``after`` on; a negative one counts from the end."""
 
+    # --- predictor ---------------------------------------------------------------------------------
+    def recall(self, asked: Sequence[tuple[str, str]]) -> list[Remembered | None]:
+        """What the memory holds for each (task, source), in one round trip."""
+
     # --- people ------------------------------------------------------------------------------------
     def tasks(self, partition: int) -> dict[str, TaskSettings]:
         """Registered tasks and their settings."""
 
     def set_task(self, task: str, settings: TaskSettings) -> None:
-        """Register a task or change its settings."""
+        """Register a task or change its settings; without ``memory``, what it remembered is gone."""
 
     def outcome(self, task: str, producer: str, pair_id: str) -> PairOutcome | None:
         """What became of a pair; None when it was never seen or left the window."""
 
     def remove(self, task: str, *, producer: str | None = None, pair_id: str | None = None) -> int:
-        """Forget a pair, a producer's pairs, or (neither given) a whole task's; returns how many."""
+        """Forget a pair, a producer's pairs, or (neither given) a whole task's; returns how many.
+
+        What the memory of corrections holds of them goes first, and is not counted.
+        """
 
     def stats(self, task: str) -> BufferStats:
         """Counts and bytes."""

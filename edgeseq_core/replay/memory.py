@@ -20,6 +20,7 @@ from edgeseq_core.replay.buffer import (
     StoredPair,
     TaskSettings,
 )
+from edgeseq_core.replay.recall import Remembered, source_digest, unpack
 from edgeseq_core.replay.record import (
     owner_of,
     pack_quarantined,
@@ -117,6 +118,8 @@ class MemoryStore:
         part: Part = "corrections" if pair.correction else "bulk"
         task.put(key, Stored(name, pair.record, part, task.next_score()))
         owned.note(name, Outcome("waiting", key), now_ms)
+        if settings.memory and pair.told:
+            task.remember(pair.told, self._limits.memory_bytes)
         return "accepted"
 
     def _quarantine(
@@ -204,6 +207,13 @@ class MemoryStore:
     def journal(self, task: str, *, after: int = 0) -> list[str]:
         return self.memory.task(task).journal[after:]
 
+    # --- predictor --------------------------------------------------------------------------------
+
+    def recall(self, asked: Sequence[tuple[str, str]]) -> list[Remembered | None]:
+        with self.memory.lock:
+            found = [self.memory.task(t).memory.get(source_digest(s)) for t, s in asked]
+        return [unpack(told) if told else None for told in found]
+
     # --- people -----------------------------------------------------------------------------------
 
     def tasks(self, partition: int) -> dict[str, TaskSettings]:
@@ -214,6 +224,8 @@ class MemoryStore:
             owned = self.memory.partition_of(task)
             owned.settings[task] = settings
             owned.task(task).shrink_reservoir(settings.reservoir_bytes)
+            if not settings.memory:
+                owned.task(task).memory.clear()
 
     def outcome(self, task: str, producer: str, pair_id: str) -> PairOutcome | None:
         owned = self.memory.partition_of(task)
@@ -227,6 +239,7 @@ class MemoryStore:
         with self.memory.lock:
             owned = self.memory.partition_of(task)
             t = owned.task(task)
+            t.memory = {s: told for s, told in t.memory.items() if not wanted(unpack(told)[1:])}
             keys = [key for key, stored in t.records.items() if wanted(owner_of(stored.record))]
             for key in keys:
                 owned.settle(t.take(key).name, key, "forgotten")
@@ -243,6 +256,8 @@ class MemoryStore:
                 learnt=t.learnt,
                 shed=t.shed,
                 forgotten=t.forgotten,
+                remembered=len(t.memory),
+                remembered_bytes=t.memory_bytes,
             )
 
 

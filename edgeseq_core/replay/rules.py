@@ -29,6 +29,7 @@ class StoreLimits:
     auto_register: bool = True  # a new task registers itself on its first valid pair
     max_tasks: int = 1000
     quarantine_bytes: int = 8 << 20
+    memory_bytes: int = 1 << 20  # of a task's corrections; the oldest go first
 
 
 def state_in(part: Part) -> PairState:

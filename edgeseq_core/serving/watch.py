@@ -66,6 +66,10 @@ class SnapshotWatch:
         """The confidence under which a reply of the task abstains."""
         return self.settings(task).abstain_below
 
+    def has_memory(self, task: str) -> bool:
+        """Whether the task's corrected sources are answered from memory."""
+        return self.settings(task).memory
+
     def cannot_load(self, task: str) -> bool:
         """Whether the task has a champion that failed to load the last time."""
         return task in self._failures

@@ -23,6 +23,7 @@ class TaskOverview:
     waiting_bulk: int
     buffer_pairs: dict[str, int]  # by part
     buffer_bytes: int
+    remembered: int  # corrected sources that are answered from memory
     learnt: int
     shed: int
     champion: str | None
@@ -57,6 +58,7 @@ def _task(
         waiting_bulk=waiting[1],
         buffer_pairs={part: stats.pairs.get(part, 0) for part in PARTS},  # type: ignore[call-overload]
         buffer_bytes=sum(stats.bytes.values()),
+        remembered=stats.remembered,
         learnt=stats.learnt,
         shed=stats.shed,
         champion=status.champion,

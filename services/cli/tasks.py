@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -29,8 +29,12 @@ def list_tasks(*, common: Common = Common()) -> None:  # noqa: B008 - frozen
         for name in names:
             emit({"task": name, **found[name]})
         return
-    columns = ("abstain_below", "reservoir_bytes", "fresh_quota")
-    table(("task", *columns), ((n, *(str(found[n][c]) for c in columns)) for n in names))
+    columns = ("abstain_below", "reservoir_bytes", "fresh_quota", "memory")
+    table(("task", *columns), ((n, *(_shown(found[n][c]) for c in columns)) for n in names))
+
+
+def _shown(value: object) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 @app.command(name="set")
@@ -46,6 +50,10 @@ def set_task(
     ] = None,
     fresh_quota: Annotated[
         int | None, Parameter(help="Waiting pairs above which new ones are shed; 0 is never.")
+    ] = None,
+    memory: Annotated[
+        Literal["on", "off"] | None,
+        Parameter(help="Answer a source at once with what it was last corrected to; off forgets."),
     ] = None,
     common: Common = Common(),  # noqa: B008 - frozen
 ) -> None:
@@ -66,6 +74,7 @@ def set_task(
         "abstain_below": abstain_below,
         "reservoir_bytes": reservoir_bytes,
         "fresh_quota": fresh_quota,
+        "memory": None if memory is None else memory == "on",
     }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     with open_store(common.settings()) as store:
@@ -75,4 +84,5 @@ def set_task(
     if common.as_json:
         emit({"task": task, **asdict(settings)})
     else:
-        say((task, "bold"), ": ", ", ".join(f"{n} {v}" for n, v in asdict(settings).items()))
+        shown = ", ".join(f"{name} {_shown(value)}" for name, value in asdict(settings).items())
+        say((task, "bold"), ": ", shown)

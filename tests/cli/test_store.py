@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeseq_core.keys import partition_of
+from edgeseq_core.replay import recall
 from edgeseq_core.replay.buffer import IncomingPair, Position, StepCommit
 from edgeseq_core.snapshots.manifest import (
     GateReport,
@@ -20,7 +21,7 @@ from tests.client.responder import PARTITIONS
 PARTITION = partition_of("dates", PARTITIONS)
 
 
-def _ingest(stored: Stored, count: int) -> None:
+def _ingest(stored: Stored, count: int, *, told: bytes = b"") -> None:
     epoch = stored.buffer.acquire("consumer", PARTITION)
     pairs = [
         IncomingPair(
@@ -32,6 +33,7 @@ def _ingest(stored: Stored, count: int) -> None:
             arrived_ms=1,
             correction=n == 0,
             record=b"record",
+            told=told,
         )
         for n in range(count)
     ]
@@ -101,6 +103,20 @@ def test_tasks_are_set_and_listed(run: Run, stored: Stored) -> None:
     assert expected.items() <= listed.items()
     assert stored.buffer.tasks(PARTITION)["dates"].abstain_below == 0.25
     assert "dates" in run("tasks", "list").out
+
+
+def test_a_memory_is_switched_on_and_off(run: Run, stored: Stored) -> None:
+    assert run("tasks", "set", "dates", "--memory", "on").out.endswith("memory on\n")
+    assert stored.buffer.tasks(PARTITION)["dates"].memory
+    (changed,) = run("tasks", "set", "dates", "--abstain-below", "0.25", "--json").documents
+    assert changed["memory"] is True
+    assert run("tasks", "list").out.split()[-1] == "on"
+    told = recall.pack("abc", recall.Remembered("right", "p", "0"))
+    _ingest(stored, 1, told=told)
+    assert run("status", "--json").documents[0]["tasks"][0]["remembered"] == 1
+    assert run("tasks", "set", "dates", "--memory", "off").code == 0
+    assert run("status", "--json").documents[0]["tasks"][0]["remembered"] == 0
+    assert run("tasks", "set", "dates", "--memory", "maybe").code == 2
 
 
 def test_status_of_a_task(run: Run, stored: Stored) -> None:

@@ -178,10 +178,12 @@ def test_freshness_ignores_what_was_promoted_before_the_start(world: World) -> N
 def test_the_settings_of_a_task_arrive(world: World) -> None:
     world.watch.poll()
     assert world.watch.abstain_below("dates") == 0.0
-    world.store.set_task("dates", TaskSettings(abstain_below=0.4))
+    assert not world.watch.has_memory("dates")
+    world.store.set_task("dates", TaskSettings(abstain_below=0.4, memory=True))
     world.clock.advance(1)
     world.watch.poll()
     assert world.watch.abstain_below("dates") == 0.4
+    assert world.watch.has_memory("dates")
 
 
 def test_a_task_without_champion_is_no_longer_served(
