@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 from edgeseq_core.errors import ConfigError
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.base_file import read_header
+from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.lessons import Lessons
 from edgeseq_core.model.mixture_batches import Pairs
-from edgeseq_core.model.objective import Distillation, Labels
+from edgeseq_core.model.objective import Distillation, Imitation, Labels
 from edgeseq_core.model.pretrain import PretrainReport, PretrainSettings, Training, pretrain
-from edgeseq_core.model.prune import choose, importance, prune
+from edgeseq_core.model.prune import choose, importance, prune, shallower
 from edgeseq_core.model.run_folder import replace, run_path
 from edgeseq_core.model.teacher import Level, Teacher
 from edgeseq_core.model.trainee import Trainee
@@ -23,19 +25,31 @@ from edgeseq_core.model.trainee import Trainee
 IMPORTANCE_BATCHES = 100
 START_STEPS = 200  # of training tokens and vectors of tasks alone
 START_LEARNING_RATE = 5e-3
+IMITATION_SHARE = 0.5  # of a pruned base's loss, to say what the whole one says
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruneSettings:
-    """Shares of a base's units that go; raises ConfigError when all would."""
+    """Shares of a base's units that go, and layers that stay; raises ConfigError when all would go."""
 
-    ffn_share: float
+    ffn_share: float = 0.0
     head_share: float = 0.0
+    decoder_layers: int | None = None  # the lowest so many stay; None: all
 
     def __post_init__(self) -> None:
-        for name, share in asdict(self).items():
+        for name, share in (("ffn_share", self.ffn_share), ("head_share", self.head_share)):
             if not 0 <= share < 1:
                 raise ConfigError(f"{name} is {share}: choose a share of at least 0 and below 1")
+
+    def layers_of(self, config: ModelConfig) -> int:
+        """Decoder layers of a base that stay; raises ConfigError when it has not so many."""
+        there = config.decoder_layers
+        kept = there if self.decoder_layers is None else self.decoder_layers
+        if not 0 < kept <= there:
+            raise ConfigError(
+                f"decoder_layers is {kept}, but this base has {there}: keep 1 at least and all at most"
+            )
+        return kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +71,12 @@ def pretrain_pruned(
     settings: PretrainSettings,
     pruning: PruneSettings,
 ) -> Iterator[PretrainReport]:
-    """Prune a base (None: the shipped one), then train what is left.
+    """Prune a base (None: the shipped one), then train what is left to say the targets, and what it said.
 
-    Raises ConfigError for a base whose heads cannot be pruned.
+    Raises ConfigError for a base whose heads cannot be pruned, or without so many decoder layers.
     """
     header = read_header(base)
+    pruning.layers_of(header.config)
     if pruning.head_share and header.config.numbered_heads:
         raise ConfigError(
             "heads of this base cannot be pruned, since a head's number decides how far it sees "
@@ -74,7 +89,10 @@ def pretrain_pruned(
         "base": base.name if base else None,
         **asdict(pruning),
     }
-    yield from pretrain(train, dev, out, settings, trainee=smaller, origin=origin)
+    objective = Imitation(trainee, smoothing=settings.label_smoothing, share=IMITATION_SHARE)
+    yield from pretrain(
+        train, dev, out, settings, trainee=smaller, objective=objective, origin=origin
+    )
 
 
 def pretrain_taught(
@@ -151,11 +169,13 @@ def pruned(
     settings: PretrainSettings,
     pruning: PruneSettings,
 ) -> Trainee:
-    """The trainee without its least important units; the tasks' starts stay."""
-    run = Training(trainee, train, settings)
-    found = importance(trainee, islice(run.batches, IMPORTANCE_BATCHES), Labels(smoothing=0.0))
+    """A new trainee without the upper layers and the least important units; the tasks' starts are copies."""
+    model = shallower(trainee.model, pruning.layers_of(trainee.model.config))
+    smaller = Trainee(model, deepcopy(trainee.starts), trainee.names, trainee.vocabulary)
+    run = Training(smaller, train, settings)
+    found = importance(smaller, islice(run.batches, IMPORTANCE_BATCHES), Labels(smoothing=0.0))
     kept = choose(found, ffn_share=pruning.ffn_share, head_share=pruning.head_share)
-    return Trainee(prune(trainee.model, kept), trainee.starts, trainee.names, trainee.vocabulary)
+    return Trainee(prune(model, kept), smaller.starts, trainee.names, trainee.vocabulary)
 
 
 def _lessons(

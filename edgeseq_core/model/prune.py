@@ -1,4 +1,4 @@
-"""Structured pruning: a smaller base without its least important heads and FFN columns.
+"""Structured pruning: a smaller base without its least important heads and FFN columns, or with fewer layers.
 
 Matrices are shared, so a column removed from a shared FFN leaves all its users at once, and its
 importance is the sum over them: ``I(u) = sum over users and tokens of |activation . gradient|``, the
@@ -8,6 +8,10 @@ in Michel et al. 2019, arXiv 1905.10650).  Removing a unit equals masking it; wh
 
 A **unit** is a hidden column of an FFN group or a head of an attention group; heads of queries that share
 one of keys and values go with it, unless all share it.
+
+A decoder layer is computed once a token of the answer, in many small operations, so that one layer less
+saves more time than narrower ones (``benchmarks/model/pruning.py``), and few numbers: its matrices are the
+encoder's.
 """
 
 from __future__ import annotations
@@ -95,6 +99,23 @@ def prune(model: EdgeFormer, kept: Mapping[str, Tensor]) -> EdgeFormer:
                 if name in whole:
                     cut[name] = whole[name].index_select(axis, places)
     smaller.load_state_dict(cut)
+    return smaller
+
+
+def shallower(model: EdgeFormer, decoder_layers: int) -> EdgeFormer:
+    """A new model with only the lowest decoder layers; what the encoder shares with others stays.
+
+    Raises ValueError for no layer, or more than there are.
+    """
+    whole = model.config
+    if not 0 < decoder_layers <= whole.decoder_layers:
+        raise ValueError(
+            f"of {whole.decoder_layers} decoder layers {decoder_layers} cannot be kept"
+        )
+    widths = whole.group_ffn[: whole.ffn_groups + decoder_layers]
+    smaller = EdgeFormer(replace(whole, decoder_layers=decoder_layers, group_ffn=widths))
+    tensors = model.state_dict()  # what a layer has of its own is named by its number
+    smaller.load_state_dict({name: tensors[name] for name in smaller.state_dict()})
     return smaller
 
 

@@ -139,11 +139,14 @@ def prune(
     base: Annotated[Path | None, Parameter(help="Base to prune; default: the shipped one.")] = None,
     ffn_share: Annotated[float, Parameter(help="Share of the FFN columns that go.")] = 0.25,
     head_share: Annotated[float, Parameter(help="Share of the attention heads that go.")] = 0.0,
+    decoder_layers: Annotated[
+        int | None, Parameter(help="Decoder layers that stay; default: all.")
+    ] = None,
     schedule: Healing = Healing(),
     machine: Machine = Machine(),
     common: Format = Format(),  # noqa: B008 - frozen
 ) -> None:
-    """Make a smaller base of one: its least important parts go, and the rest is trained to make up."""
+    """Make a smaller base of one: its least important parts go, and the rest learns to say what it said."""
     from .extras import learner_extra
     from .files import require_writable
 
@@ -153,7 +156,9 @@ def prune(
         from edgeseq_core.model.pretrain import PretrainSettings
     from edgeseq_core.corpus import mixture
 
-    pruning = PruneSettings(ffn_share=ffn_share, head_share=head_share)
+    pruning = PruneSettings(
+        ffn_share=ffn_share, head_share=head_share, decoder_layers=decoder_layers
+    )
     settings = PretrainSettings(**vars(schedule), **machine.settings())
     loaded = mixture.load(schedule.seed)
     reports = pretrain_pruned(base, loaded.train, loaded.dev, out, settings, pruning)

@@ -1,0 +1,158 @@
+"""Does a student that follows a teacher learn more than one that reads labels alone, in equal CPU time?
+
+    python benchmarks/model/distilling.py FOLDER [--steps 700]
+
+The student has the shape of the shipped base, the teacher is the shipped base, trained on until its tasks
+have starts of their own again.  All read the same pairs of every third task of the mixture.  FOLDER keeps
+teacher, students and finished rows: a run that was killed goes on with the first row that is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from report import publish
+
+from edgeseq_core.corpus import mixture
+from edgeseq_core.corpus.base import BASE_TASKS
+from edgeseq_core.model.compress import DistillSettings, pretrain_taught, trainee_of
+from edgeseq_core.model.mixture_batches import Pairs
+from edgeseq_core.model.pretrain import PretrainReport, PretrainSettings, pretrain
+from edgeseq_core.model.trainee import Trainee
+
+ONE_IN = 3  # tasks of the mixture
+PAIRS = 1_500  # a task, of which lessons are made
+DEV_PAIRS = 96  # a task
+TEACHER = PretrainSettings(steps=300, learning_rate=5e-4, warmup_steps=30)
+
+Split = dict[str, Pairs]
+
+
+class Bench:
+    """The data, the teacher, and a folder that remembers what is done."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        splits = {
+            name: mixture.split(BASE_TASKS[name], TEACHER.seed, mixture.CAP)
+            for name in sorted(BASE_TASKS)[::ONE_IN]
+        }
+        self.whole: Split = {name: train for name, (train, _) in splits.items()}
+        self.train: Split = {name: pairs[:PAIRS] for name, pairs in self.whole.items()}
+        self.dev: Split = {name: dev[:DEV_PAIRS] for name, (_, dev) in splits.items() if dev}
+        self.teacher = folder / "teacher.safetensors"
+
+    def row(self, name: str, settings: PretrainSettings, level: str) -> dict[str, Any]:
+        """Train one student, or remember it."""
+        kept = self.folder / f"{name}.json"
+        if not kept.exists():
+            kept.write_text(json.dumps(self._measured(name, settings, level)))
+        row: dict[str, Any] = json.loads(kept.read_text())
+        print(row, flush=True)
+        return row
+
+    def teach_teacher(self) -> dict[str, Any]:
+        """The shipped base with starts for these tasks, and trained on with them."""
+        kept = self.folder / "teacher.json"
+        if not kept.exists():
+            began = time.process_time()
+            trainee = trainee_of(None, self.whole, TEACHER)
+            _drain(pretrain(self.whole, {}, self.teacher, TEACHER, trainee=trainee))
+            seconds = time.process_time() - began
+            kept.write_text(
+                json.dumps({"CPU-s": seconds, "dev %": self.accuracy(Trainee.of_run(self.teacher))})
+            )
+        row: dict[str, Any] = json.loads(kept.read_text())
+        return row
+
+    def _measured(self, name: str, settings: PretrainSettings, level: str) -> dict[str, Any]:
+        out = self.folder / f"{name}.safetensors"
+        if level == "labels":
+            vocabulary = Trainee.of_run(self.teacher).vocabulary
+            torch.manual_seed(settings.seed)
+            student = Trainee.new(
+                settings.config(vocabulary_size=len(vocabulary)), sorted(self.train), vocabulary
+            )
+            reports = pretrain(self.train, {}, out, settings, trainee=student)
+        else:
+            distilling = DistillSettings(level=_level(level), pairs=PAIRS)
+            reports = pretrain_taught([self.teacher], self.train, {}, out, settings, distilling)
+        lessons, training = _timed(reports, settings.steps)
+        return {
+            "student": name,
+            "steps": settings.steps,
+            "CPU-s of training": training,
+            "CPU-s of lessons": lessons if level != "labels" else 0.0,
+            "dev %": self.accuracy(Trainee.of_run(out)),
+            "MB, int8": out.stat().st_size / 1e6,
+        }
+
+    def accuracy(self, trainee: Trainee) -> float:
+        """Mean exact match of the tasks, in %."""
+        names = [name for name in trainee.names if name in self.dev]
+        return 100 * sum(trainee.dev_exact(n, self.dev[n]) for n in names) / len(self.dev)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=700)
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    bench = Bench(args.folder)
+    teacher = bench.teach_teacher()
+    print(teacher, flush=True)
+
+    def settings(steps: int) -> PretrainSettings:
+        return PretrainSettings(steps=steps, warmup_steps=100)
+
+    rows = [bench.row("labels", settings(args.steps), "labels")]
+    rows.append(bench.row("word level", settings(args.steps), "word"))
+    rows.append(bench.row("sequence level", settings(args.steps), "sequence"))
+    taught, plain = rows[1], rows[0]
+    spent = taught["CPU-s of training"] + taught["CPU-s of lessons"]
+    longer = round(args.steps * spent / plain["CPU-s of training"])
+    rows.append(
+        bench.row("labels, for as long as word level with its lessons", settings(longer), "labels")
+    )
+    publish(
+        "distilling",
+        f"python benchmarks/model/distilling.py FOLDER --steps {args.steps}",
+        rows,
+        "",
+    )
+
+
+def _timed(reports: Iterator[PretrainReport], steps: int) -> tuple[float, float]:
+    """CPU seconds before the first step, and of all steps; the first report comes after 50 of them."""
+    began = time.process_time()
+    _drain(islice(reports, 1))
+    first = time.process_time()
+    _drain(reports)
+    a_step = (time.process_time() - first) / (steps - 50)
+    return max(0.0, first - began - 50 * a_step), steps * a_step
+
+
+def _drain(reports: Iterator[PretrainReport]) -> None:
+    for one in reports:
+        print(one.step, f"loss {one.loss:.3f}", flush=True)
+
+
+def _level(name: str) -> Literal["word", "sequence"]:
+    return "word" if name == "word" else "sequence"
+
+
+if __name__ == "__main__":
+    main()
