@@ -2,25 +2,25 @@
 
     python benchmarks/model/pruning.py FOLDER [--steps 400]
 
-On one thread.  The whole base is the shipped one, trained on until its tasks have starts of their own again.
+On one thread, on every third task of the mixture, so that each heals on as many pairs as in a run of
+`edgeseq prune` on all.  The whole base is the shipped one, trained on with starts of these tasks.
 FOLDER keeps the bases and finished rows: a run that was killed goes on with the first row that is missing.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import sys
 import time
-from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -28,52 +28,52 @@ from answer_time import TOKENS, answer_ms
 from report import publish
 
 from edgeseq_core.corpus import mixture
-from edgeseq_core.model.compress import trainee_of
+from edgeseq_core.corpus.base import BASE_TASKS
+from edgeseq_core.corpus.demo import DEMO_TASKS
+from edgeseq_core.engine import PairRow
+from edgeseq_core.learn.offline import OfflineLearner, learn_pairs
+from edgeseq_core.model.base import Base
+from edgeseq_core.model.compress import IMITATION_SHARE, PruneSettings, pruned, trainee_of
 from edgeseq_core.model.objective import Imitation, Labels, Objective
 from edgeseq_core.model.pretrain import PretrainSettings, Training, pretrain
-from edgeseq_core.model.prune import (
-    FROM_UNITS,
-    choose,
-    importance,
-    prune,
-    shallower,
-    units,
-)
+from edgeseq_core.model.prune import FROM_UNITS, choose, prune, units
+from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.model.trainee import Trainee
+from edgeseq_core.settings import LearningSettings
 
-DEV_PAIRS = 48  # a task
-BEFORE = PretrainSettings(steps=400, learning_rate=5e-4, warmup_steps=40)
-IMPORTANCE_BATCHES = 100
+ONE_IN = 3  # tasks of the mixture
+BEFORE = PretrainSettings(steps=150, learning_rate=5e-4, warmup_steps=15)
+SMOOTHING = BEFORE.label_smoothing
 PENALTY_SHARE = 0.25  # of the steps
+NEW_PAIRS, NEW_HELD_OUT = 400, 300  # of each demo task
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
     """What goes, how it is found, and what the rest is healed by."""
 
-    ffn: float = 0.0
-    heads: float = 0.0
-    encoder_layers: int = 6
-    decoder_layers: int = 2
-    by: Literal["importance", "penalty"] = "importance"
-    healed_by: Literal["labels", "whole base"] = "whole base"
+    settings: PruneSettings
+    by: Literal["importance", "group penalty"] = "importance"
+    healed_by: Literal["labels", "labels and whole base"] = "labels and whole base"
 
     def __str__(self) -> str:
-        parts = [
-            f"{6 - self.encoder_layers} encoder layers" * (self.encoder_layers < 6),
-            "1 of 2 decoder layers" * (self.decoder_layers < 2),
-            f"{self.ffn:.0%} FFN" * bool(self.ffn),
-            f"{self.heads:.0%} heads" * bool(self.heads),
-        ]
-        return ", ".join(part for part in parts if part) or "nothing"
+        s = self.settings
+        parts = (
+            "1 of 2 decoder layers" if s.decoder_layers else "",
+            f"{s.ffn_share:.0%} of FFN columns" if s.ffn_share else "",
+            f"{s.head_share:.0%} of heads" if s.head_share else "",
+        )
+        return ", ".join(filter(None, parts)) or "nothing"
 
 
+NOTHING, SHALLOW = PruneSettings(), PruneSettings(decoder_layers=1)
+NARROW = PruneSettings(ffn_share=0.5, head_share=0.25)
 CUTS = (
-    Cut(healed_by="labels"),
-    Cut(decoder_layers=1),
-    Cut(decoder_layers=1, healed_by="labels"),
-    Cut(ffn=0.5, heads=0.25),
-    Cut(ffn=0.5, heads=0.25, by="penalty"),
+    Cut(settings=NOTHING, healed_by="labels"),
+    Cut(settings=SHALLOW),
+    Cut(settings=NARROW),
+    Cut(settings=NARROW, by="group penalty"),
+    Cut(settings=SHALLOW, healed_by="labels"),
 )
 
 
@@ -82,139 +82,125 @@ class Bench:
 
     def __init__(self, folder: Path, steps: int) -> None:
         self.folder, self.steps = folder, steps
-        self.data = mixture.load(BEFORE.seed)
+        splits = {
+            name: mixture.split(BASE_TASKS[name], BEFORE.seed, mixture.CAP)
+            for name in sorted(BASE_TASKS)[::ONE_IN]
+        }
+        self.train = {name: train for name, (train, _) in splits.items()}
+        self.dev = {name: dev for name, (_, dev) in splits.items() if dev}
         whole = folder / "whole.safetensors"
         if not whole.exists():
-            trainee = trainee_of(None, self.data.train, BEFORE)
-            for one in pretrain(self.data.train, {}, whole, BEFORE, trainee=trainee):
+            trainee = trainee_of(None, self.train, BEFORE)
+            for one in pretrain(self.train, {}, whole, BEFORE, trainee=trainee):
                 print(one.step, f"loss {one.loss:.3f}", flush=True)
         self.whole = Trainee.of_run(whole)
 
-    def row(self, cut: Cut) -> tuple[dict[str, Any], Trainee]:
+    def row(self, cut: Cut) -> tuple[dict[str, Any], Base]:
         """Cut and heal, or remember it."""
         name = f"{cut}, {cut.by}, {cut.healed_by}".replace(" ", "-")
-        kept, tensors = self.folder / f"{name}.json", self.folder / f"{name}.pt"
+        kept, file = self.folder / f"{name}.json", self.folder / f"{name}.safetensors"
         if not kept.exists():
-            made, row = self._measured(cut)
-            torch.save((made.model.config, made.state_dict()), tensors)
-            kept.write_text(json.dumps(row))
-        config, state = torch.load(tensors, weights_only=False)
-        made = Trainee.new(config, self.whole.names, self.whole.vocabulary)
-        made.load_state_dict(state)
+            kept.write_text(json.dumps(self._measured(cut, file)))
         row: dict[str, Any] = json.loads(kept.read_text())
         print(row, flush=True)
-        return row, made
+        return row, Base.load(file)
 
-    def _measured(self, cut: Cut) -> tuple[Trainee, dict[str, Any]]:
-        began = time.process_time()
-        steps, before = self.steps, copy.deepcopy(self.whole)
-        if cut.by == "penalty":
-            before, spent = self._penalised(cut), int(PENALTY_SHARE * self.steps)
-            steps -= spent
-            found = group_norms(before)
+    def _measured(self, cut: Cut, file: Path) -> dict[str, Any]:
+        began, steps = time.process_time(), self.steps
+        if cut.by == "group penalty":
+            spent = int(PENALTY_SHARE * steps)
+            made, steps = self._auto_sized(cut, spent), steps - spent
         else:
-            run = Training(before, self.data.train, self._settings(1))
-            found = importance(
-                before, islice(run.batches, IMPORTANCE_BATCHES), Labels(smoothing=0.0)
-            )
-        kept = choose(found, ffn_share=cut.ffn, head_share=cut.heads)
-        model = shallower(
-            prune(before.model, kept),
-            encoder_layers=cut.encoder_layers,
-            decoder_layers=cut.decoder_layers,
-        )
-        made = Trainee(model, before.starts, before.names, before.vocabulary)
-        at_once = self.accuracy(made)
-        self._train(made, steps, cut)
-        config = model.config
+            made = pruned(self.whole, self.train, self._settings(1), cut.settings)
+        at_once = self._accuracy(made)
+        run = Training(made, self.train, self._settings(steps), self._objective(cut))
+        for _ in range(steps):
+            run.advance(window=steps)
+        seconds, config = time.process_time() - began, made.model.config
+        made.write(file, {})
         heads = (config.attention_width(g) // config.head_width for g in range(4))
-        return made, {
+        return {
             "what went": str(cut),
-            "found by": cut.by if cut.ffn else "",
+            "found by": cut.by if cut.settings.ffn_share else "",
             "healed by": cut.healed_by,
             "parameters": config.parameters,
+            "MB, int8": file.stat().st_size / 1e6,
             "FFN widths": "/".join(map(str, config.group_ffn)),
             "heads": "/".join(map(str, heads)),
             "dev %, at once": at_once,
-            "dev %, healed": self.accuracy(made),
-            "CPU-s": time.process_time() - began,
+            "dev %, healed": self._accuracy(made),
+            "CPU-s": seconds,
         }
 
-    def _penalised(self, cut: Cut) -> Trainee:
-        """The whole base after a short training that pulls its weakest units to zero."""
-        steps = int(PENALTY_SHARE * self.steps)
-        trainee = copy.deepcopy(self.whole)
-        run = Training(trainee, self.data.train, self._settings(steps), self._objective(cut))
+    def _auto_sized(self, cut: Cut, steps: int) -> Trainee:
+        """The whole base, after a short training that pulls its weakest units to zero, without them."""
+        trainee = deepcopy(self.whole)
+        run = Training(trainee, self.train, self._settings(steps), self._objective(cut))
         for left in range(steps, 0, -1):
             run.advance(window=steps)
-            shrink(trainee, cut, 1 / left)
-        return trainee
-
-    def _train(self, trainee: Trainee, steps: int, cut: Cut) -> None:
-        settings = self._settings(steps)
-        run = Training(trainee, self.data.train, settings, self._objective(cut))
-        for _ in range(steps):
-            run.advance(window=steps)
+            shrink(trainee, cut.settings, 1 / left)
+        kept = choose(
+            norms(trainee), ffn_share=cut.settings.ffn_share, head_share=cut.settings.head_share
+        )
+        model = prune(trainee.model, kept)
+        return Trainee(model, trainee.starts, trainee.names, trainee.vocabulary)
 
     def _objective(self, cut: Cut) -> Objective:
         if cut.healed_by == "labels":
-            return Labels(smoothing=BEFORE.label_smoothing)
-        return Imitation(self.whole, smoothing=BEFORE.label_smoothing, share=0.5)
+            return Labels(smoothing=SMOOTHING)
+        return Imitation(self.whole, smoothing=SMOOTHING, share=IMITATION_SHARE)
 
     def _settings(self, steps: int) -> PretrainSettings:
         return PretrainSettings(steps=steps, learning_rate=1e-3, warmup_steps=steps // 10, seed=2)
 
-    def accuracy(self, trainee: Trainee) -> float:
-        """Mean exact match of the tasks, in %."""
-        dev = {name: pairs[:DEV_PAIRS] for name, pairs in self.data.dev.items() if pairs}
-        return 100 * sum(trainee.dev_exact(name, pairs) for name, pairs in dev.items()) / len(dev)
+    def _accuracy(self, trainee: Trainee) -> float:
+        """Mean exact match of the base's own tasks, in %."""
+        right = [trainee.dev_exact(name, pairs) for name, pairs in self.dev.items()]
+        return 100 * sum(right) / len(right)
 
 
-def group_norms(trainee: Trainee) -> dict[str, Tensor]:
-    """L2 norm of every unit's columns ``[units]``, of every group."""
-    model, found = trainee.model, units(trainee.model.config)
-    return {
-        group: _columns(model.matrices, group, n).norm(dim=(0, 2)) for group, n in found.items()
-    }
+def on_new_tasks(base: Base) -> float:
+    """Mean exact match on the demo tasks after a few pairs of each, in %: what a base is for."""
+    right = []
+    for task, demo in DEMO_TASKS.items():
+        pairs = [(one.source, one.target) for one in islice(demo.train(1), NEW_PAIRS)]
+        (*_, last) = learn_pairs(OfflineLearner(base, LearningSettings(seed=1)), task, pairs)
+        engine = TorchEngine(base)
+        engine.swap(task, task, last.turn.learner.payload())
+        asked = [PairRow(task, one.source, one.target) for one in demo.held_out(NEW_HELD_OUT, 1)]
+        right.append(sum(said.exact for said in engine.score(asked)) / len(asked))
+    return 100 * sum(right) / len(right)
+
+
+def norms(trainee: Trainee) -> dict[str, Tensor]:
+    """L2 norm of the columns that read each unit ``[units]``, of every group."""
+    counts = units(trainee.model.config)
+    return {g: _columns(trainee.model.matrices, g, n).norm(dim=(0, 2)) for g, n in counts.items()}
 
 
 @torch.no_grad()
-def shrink(trainee: Trainee, cut: Cut, share_of_way: float) -> None:
+def shrink(trainee: Trainee, wanted: PruneSettings, share_of_way: float) -> None:
     """The proximal step of the group penalty: every unit's columns get shorter by the same length.
 
-    The length is what the unit at the wanted share has left, over the steps that are left: so that at
-    the end that share is zero, without a strength of the penalty to search for.
-    Source: auto-sizing (Murray et al. 2019, arXiv 1910.06717, L2,1 with proximal steps).
+    The length is what the unit at the wanted share has left, over the steps that are left: at the end
+    that share is zero, without a strength of the penalty to search for.
+    Source: auto-sizing (Murray et al. 2019, arXiv 1910.06717), its L2,1 penalty.
     """
-    norms = group_norms(trainee)
-    for is_attention, share in ((True, cut.heads), (False, cut.ffn)):
+    found = norms(trainee)
+    for is_attention, share in ((True, wanted.head_share), (False, wanted.ffn_share)):
         if not share:
             continue
-        of_kind = {g: n for g, n in norms.items() if g.startswith("attention") == is_attention}
-        length = torch.cat(list(of_kind.values())).quantile(share) * share_of_way
-        for group, norm in of_kind.items():
+        groups = {g: n for g, n in found.items() if g.startswith("attention") == is_attention}
+        length = torch.cat(list(groups.values())).quantile(share) * share_of_way
+        for group, norm in groups.items():
             factor = (1 - length / norm.clamp_min(1e-12)).clamp_min(0.0)
             _columns(trainee.model.matrices, group, len(norm)).mul_(factor[None, :, None])
 
 
-def _columns(matrices: Any, group: str, count: int) -> Tensor:
+def _columns(matrices: nn.ParameterDict, group: str, count: int) -> Tensor:
     """A view ``[out, units, width]`` of the matrix that reads a group's units."""
     name = next(n for n in (f"{group}_{part}" for part in FROM_UNITS) if n in matrices)
-    matrix: Tensor = matrices[name]
-    return matrix.view(len(matrix), count, -1)
-
-
-def rows_of(bench: Bench) -> Iterator[dict[str, Any]]:
-    rows, models = [], {}
-    for cut in CUTS:
-        row, made = bench.row(cut)
-        rows.append(row)
-        models[str(len(models))] = made.model
-    for batch in (1, 64):
-        times = answer_ms(models, batch)
-        for row, ms in zip(rows, times.values(), strict=True):
-            row |= {f"ms, {batch} rows": ms, f"x faster, {batch} rows": times["0"] / ms}
-    yield from rows
+    return matrices[name].view(len(matrices[name]), count, -1)
 
 
 def main() -> None:
@@ -224,13 +210,22 @@ def main() -> None:
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    torch.manual_seed(1)
-    rows = list(rows_of(Bench(args.folder, args.steps)))
+    bench = Bench(args.folder, args.steps)
+    made = [bench.row(cut) for cut in CUTS]
+    rows = [row | {"new tasks %": on_new_tasks(base)} for row, base in made]
+    for batch in (1, 64):
+        times = answer_ms({str(at): base.model for at, (_, base) in enumerate(made)}, batch)
+        for row, ms in zip(rows, times.values(), strict=True):
+            row |= {f"ms, {batch} rows": ms, f"x faster, {batch} rows": times["0"] / ms}
     publish(
         "pruning",
         f"python benchmarks/model/pruning.py FOLDER --steps {args.steps}",
         rows,
-        f"{TOKENS}",
+        f"Healed: {args.steps} steps, and as many for the base that lost nothing; CPU-s: of cutting and "
+        f"healing. Dev: exact match on up to {mixture.DEV_CAP} pairs of each of these tasks. New tasks: mean "
+        f"exact match on the four demo tasks, which no base saw, after {NEW_PAIRS} pairs of each, served "
+        f"as int8. ms: CPU time of one thread, fp32 PyTorch, encode {TOKENS} tokens, decode {TOKENS}, "
+        f"greedily. The group penalty takes {PENALTY_SHARE:.0%} of the steps, its cut is healed in the rest.",
     )
 
 
