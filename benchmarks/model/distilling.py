@@ -1,6 +1,6 @@
 """Does a student that follows a teacher learn more than one that reads labels alone, in equal CPU time?
 
-    python benchmarks/model/distilling.py FOLDER [--steps 350]
+    python benchmarks/model/distilling.py FOLDER [--steps 250]
 
 The student has the shape of the shipped base, the teacher is the shipped base, trained on until its tasks
 have starts of their own again.  All read the same pairs of every sixth task of the mixture.  FOLDER keeps
@@ -35,9 +35,10 @@ from edgeseq_core.model.teacher import Level
 from edgeseq_core.model.trainee import Trainee
 
 ONE_IN = 6  # tasks of the mixture
-PAIRS = 1_000  # a task, of which lessons are made
+PAIRS = 800  # a task, of which lessons are made
 DEV_PAIRS = 96  # a task
-TEACHER = PretrainSettings(steps=100, learning_rate=5e-4, warmup_steps=10)
+TEACHER = PretrainSettings(steps=80, learning_rate=5e-4, warmup_steps=8)
+WARMUP_STEPS = 50
 
 Split = dict[str, Pairs]
 
@@ -113,7 +114,7 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=350)
+    parser.add_argument("--steps", type=int, default=250)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -122,7 +123,7 @@ def main() -> None:
     print(teacher, flush=True)
 
     def settings(steps: int) -> PretrainSettings:
-        return PretrainSettings(steps=steps, warmup_steps=100)
+        return PretrainSettings(steps=steps, warmup_steps=WARMUP_STEPS)
 
     rows = [bench.row("labels", settings(args.steps), None)]
     rows.append(bench.row("word level", settings(args.steps), "word"))
