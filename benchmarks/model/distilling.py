@@ -1,9 +1,9 @@
 """Does a student that follows a teacher learn more than one that reads labels alone, in equal CPU time?
 
-    python benchmarks/model/distilling.py FOLDER [--steps 250]
+    python benchmarks/model/distilling.py FOLDER [--steps 200]
 
 The student has the shape of the shipped base, the teacher is the shipped base, trained on until its tasks
-have starts of their own again.  All read the same pairs of every sixth task of the mixture.  FOLDER keeps
+have starts of their own again.  All read the same pairs of every twelfth task of the mixture.  FOLDER keeps
 teacher, students and finished rows: a run that was killed goes on with the first row that is missing.
 """
 
@@ -34,10 +34,9 @@ from edgeseq_core.model.run_folder import run_path
 from edgeseq_core.model.teacher import Level
 from edgeseq_core.model.trainee import Trainee
 
-ONE_IN = 6  # tasks of the mixture
+ONE_IN = 12  # tasks of the mixture
 PAIRS = 800  # a task, of which lessons are made
-DEV_PAIRS = 96  # a task
-TEACHER = PretrainSettings(steps=80, learning_rate=5e-4, warmup_steps=8)
+TEACHER = PretrainSettings(steps=50, learning_rate=5e-4, warmup_steps=5)
 WARMUP_STEPS = 50
 
 Split = dict[str, Pairs]
@@ -54,7 +53,7 @@ class Bench:
         }
         self.whole: Split = {name: train for name, (train, _) in splits.items()}
         self.train: Split = {name: pairs[:PAIRS] for name, pairs in self.whole.items()}
-        self.dev: Split = {name: dev[:DEV_PAIRS] for name, (_, dev) in splits.items() if dev}
+        self.dev: Split = {name: dev for name, (_, dev) in splits.items() if dev}
         self.teacher = folder / "teacher.safetensors"
 
     def row(self, name: str, settings: PretrainSettings, level: Level | None) -> dict[str, Any]:
@@ -114,7 +113,7 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=200)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)

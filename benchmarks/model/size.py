@@ -23,7 +23,7 @@ from report import cpu, publish  # noqa: E402
 from edgeseq_core.model.base_file import read_header, write_base  # noqa: E402
 from edgeseq_core.model.config import PRESETS, preset  # noqa: E402
 from edgeseq_core.model.edgeformer import EdgeFormer  # noqa: E402
-from edgeseq_core.model.prune import choose, prune, shallower, units  # noqa: E402
+from edgeseq_core.model.prune import choose, prune, units  # noqa: E402
 from edgeseq_core.model.sizing import Size  # noqa: E402
 from edgeseq_core.text.vocabulary import Vocabulary  # noqa: E402
 
@@ -52,21 +52,16 @@ def main() -> None:
     sizes: list[Size] = []
     for name in PRESETS:
         whole = EdgeFormer(preset(name, vocabulary_size=len(vocabulary)))
-        models = {
-            (share, layers): shallower(shrunk(whole, share), layers)
-            for layers in range(whole.config.decoder_layers, 0, -1)
-            for share in FFN_SHARES
-        }
-        times = answer_ms({str(kind): model for kind, model in models.items()}, 1)
-        for (share, layers), model in models.items():
+        models = {share: shrunk(whole, share) for share in FFN_SHARES}
+        times = answer_ms({str(share): model for share, model in models.items()}, 1)
+        for share, model in models.items():
             sizes.append(
                 Size(
                     preset=name,
                     ffn_share=share,
-                    decoder_layers=layers,
                     parameters=model.config.parameters,
                     megabytes=round(megabytes(model, vocabulary), 3),
-                    ms=round(times[str((share, layers))], 2),
+                    ms=round(times[str(share)], 2),
                 )
             )
     table = {"machine": cpu(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}

@@ -64,8 +64,9 @@ def command(file: Path, notes: Mapping[str, Any]) -> str:
     flags = {name: settings[name] for name in (*ALWAYS, *changed)}
     if "pruned" in origin:
         del flags["preset"]
-        given = ("base", "ffn_share", "head_share", "decoder_layers")
-        of_origin = _flags({n: origin[n] for n in given if origin.get(n) is not None})
+        of_base = {"base": origin["base"]} if origin["base"] else {}
+        of_origin = [*_flags(of_base), *_flags({n: origin[n] for n in ("ffn_share", "head_share")})]
+        of_origin += [] if origin.get("decoder_ffn", True) else ["--no-decoder-ffn"]
         return " ".join(("edgeseq prune", file.name, *of_origin, *_flags(flags)))
     taught = [f"--teacher {name}" for name in origin.get("bases", ())]
     if taught:

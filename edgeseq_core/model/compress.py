@@ -12,12 +12,11 @@ from typing import Any
 from edgeseq_core.errors import ConfigError
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.base_file import read_header
-from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.lessons import Lessons
 from edgeseq_core.model.mixture_batches import Pairs
 from edgeseq_core.model.objective import Distillation, Imitation, Labels
 from edgeseq_core.model.pretrain import PretrainReport, PretrainSettings, Training, pretrain
-from edgeseq_core.model.prune import choose, importance, prune, shallower
+from edgeseq_core.model.prune import choose, importance, prune, without_decoder_ffns
 from edgeseq_core.model.run_folder import replace, run_path
 from edgeseq_core.model.teacher import Level, Teacher
 from edgeseq_core.model.trainee import Trainee
@@ -30,26 +29,16 @@ IMITATION_SHARE = 0.5  # of a pruned base's loss, to say what the whole one says
 
 @dataclass(frozen=True, kw_only=True)
 class PruneSettings:
-    """Shares of a base's units that go, and layers that stay; raises ConfigError when all would go."""
+    """Shares of a base's units that go; raises ConfigError when all would."""
 
     ffn_share: float = 0.0
     head_share: float = 0.0
-    decoder_layers: int | None = None  # the lowest so many stay; None: all
+    decoder_ffn: bool = True  # False: the decoder's FFNs go
 
     def __post_init__(self) -> None:
         for name, share in (("ffn_share", self.ffn_share), ("head_share", self.head_share)):
             if not 0 <= share < 1:
                 raise ConfigError(f"{name} is {share}: choose a share of at least 0 and below 1")
-
-    def layers_of(self, config: ModelConfig) -> int:
-        """Decoder layers of a base that stay; raises ConfigError when it has not so many."""
-        there = config.decoder_layers
-        kept = there if self.decoder_layers is None else self.decoder_layers
-        if not 0 < kept <= there:
-            raise ConfigError(
-                f"decoder_layers is {kept}, but this base has {there}: keep 1 at least and all at most"
-            )
-        return kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +62,9 @@ def pretrain_pruned(
 ) -> Iterator[PretrainReport]:
     """Prune a base (None: the shipped one), then train what is left to say the targets, and what it said.
 
-    Raises ConfigError for a base whose heads cannot be pruned, or without so many decoder layers.
+    Raises ConfigError for a base whose heads cannot be pruned.
     """
     header = read_header(base)
-    pruning.layers_of(header.config)
     if pruning.head_share and header.config.numbered_heads:
         raise ConfigError(
             "heads of this base cannot be pruned, since a head's number decides how far it sees "
@@ -169,8 +157,8 @@ def pruned(
     settings: PretrainSettings,
     pruning: PruneSettings,
 ) -> Trainee:
-    """A new trainee without the upper layers and the least important units; the tasks' starts are copies."""
-    model = shallower(trainee.model, pruning.layers_of(trainee.model.config))
+    """A new trainee without the least important units; the tasks' starts are copies."""
+    model = trainee.model if pruning.decoder_ffn else without_decoder_ffns(trainee.model)
     smaller = Trainee(model, deepcopy(trainee.starts), trainee.names, trainee.vocabulary)
     run = Training(smaller, train, settings)
     found = importance(smaller, islice(run.batches, IMPORTANCE_BATCHES), Labels(smoothing=0.0))

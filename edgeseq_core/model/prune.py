@@ -1,4 +1,4 @@
-"""Structured pruning: a smaller base without its least important heads and FFN columns, or with fewer layers.
+"""Structured pruning: a smaller base without its least important heads and FFN columns.
 
 Matrices are shared, so a column removed from a shared FFN leaves all its users at once, and its
 importance is the sum over them: ``I(u) = sum over users and tokens of |activation . gradient|``, the
@@ -9,9 +9,9 @@ in Michel et al. 2019, arXiv 1905.10650).  Removing a unit equals masking it; wh
 A **unit** is a hidden column of an FFN group or a head of an attention group; heads of queries that share
 one of keys and values go with it, unless all share it.
 
-A decoder layer is computed once a token of the answer, in many small operations, so that one layer less
-saves more time than narrower ones (``benchmarks/model/pruning.py``), and few numbers: its matrices are the
-encoder's.
+The decoder's FFNs are narrow, but computed twice a layer and token of the answer, in many small
+operations: without them one answer takes less time than with any narrower matrix
+(``benchmarks/model/pruning_time.py``; their removal as in arXiv 2309.01826).
 """
 
 from __future__ import annotations
@@ -102,19 +102,12 @@ def prune(model: EdgeFormer, kept: Mapping[str, Tensor]) -> EdgeFormer:
     return smaller
 
 
-def shallower(model: EdgeFormer, decoder_layers: int) -> EdgeFormer:
-    """A new model with only the lowest decoder layers; what the encoder shares with others stays.
-
-    Raises ValueError for no layer, or more than there are.
-    """
+def without_decoder_ffns(model: EdgeFormer) -> EdgeFormer:
+    """A new model whose decoder has attention alone; its norms of FFNs go too."""
     whole = model.config
-    if not 0 < decoder_layers <= whole.decoder_layers:
-        raise ValueError(
-            f"of {whole.decoder_layers} decoder layers {decoder_layers} cannot be kept"
-        )
-    widths = whole.group_ffn[: whole.ffn_groups + decoder_layers]
-    smaller = EdgeFormer(replace(whole, decoder_layers=decoder_layers, group_ffn=widths))
-    tensors = model.state_dict()  # what a layer has of its own is named by its number
+    widths = (*whole.group_ffn[: whole.ffn_groups], *(0 for _ in range(whole.decoder_layers)))
+    smaller = EdgeFormer(replace(whole, decoder_ffn=0, group_ffn=widths if whole.group_ffn else ()))
+    tensors = model.state_dict()
     smaller.load_state_dict({name: tensors[name] for name in smaller.state_dict()})
     return smaller
 

@@ -18,7 +18,6 @@ class Size:
 
     preset: str
     ffn_share: float  # of the FFN columns, pruned
-    decoder_layers: int  # that stayed
     parameters: int
     megabytes: float  # of the int8 file, 10^6 bytes
     ms: float  # of one answer of 16 tokens to a source of 16 tokens

@@ -31,12 +31,11 @@ def size(
             emit(asdict(one) | {"machine": measured.machine, "date": measured.date})
         return
     table(
-        ("preset", "FFN pruned", "decoder layers", "parameters", "MB", "ms"),
+        ("preset", "FFN pruned", "parameters", "MB", "ms"),
         (
             (
                 one.preset,
                 f"{one.ffn_share:.0%}",
-                str(one.decoder_layers),
                 f"{one.parameters:,}",
                 f"{one.megabytes:.2f}",
                 f"{one.ms:.1f}",
@@ -47,10 +46,6 @@ def size(
     say(f"measured on {measured.machine}, one thread, {measured.date}; another machine differs")
     largest = fitting[0]
     hint = f"the largest that fits: edgeseq pretrain OUT --preset {largest.preset}"
-    whole = max(one.decoder_layers for one in measured.sizes if one.preset == largest.preset)
-    if largest.ffn_share or largest.decoder_layers < whole:
-        hint += (
-            f", then edgeseq prune SMALLER --base OUT --ffn-share {largest.ffn_share:g} "
-            f"--decoder-layers {largest.decoder_layers}"
-        )
+    if largest.ffn_share:
+        hint += f", then edgeseq prune SMALLER --base OUT --ffn-share {largest.ffn_share}"
     say(hint)

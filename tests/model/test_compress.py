@@ -46,17 +46,17 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_pruned_base_heals_and_goes_on_to_the_same_bytes(base: Path, tmp_path: Path) -> None:
-    half = PruneSettings(ffn_share=0.5, head_share=0.25, decoder_layers=1)
+    half = PruneSettings(ffn_share=0.5, head_share=0.25, decoder_ffn=False)
     whole, again = tmp_path / "whole.safetensors", tmp_path / "again.safetensors"
     reports = list(pretrain_pruned(base, TASKS, DEV, whole, SETTINGS, half))
     assert reports[-1].step == 6
     config, before = read_header(whole).config, read_header(base).config
     assert sum(config.group_ffn) <= 600
-    assert (before.decoder_layers, config.decoder_layers) == (2, 1)
+    assert config.group_ffn[-2:] == (0, 0)
     assert config.parameters < before.parameters
     told = (
         "edgeseq prune whole.safetensors --base base.safetensors --ffn-share 0.5 --head-share 0.25 "
-        "--decoder-layers 1 "
+        "--no-decoder-ffn "
     )
     assert f"{told}--steps 6 --batch 8" in model_card(read_header(whole), whole, 60.0)
     for _ in pretrain_pruned(base, TASKS, DEV, again, SETTINGS, half):
@@ -65,13 +65,6 @@ def test_a_pruned_base_heals_and_goes_on_to_the_same_bytes(base: Path, tmp_path:
     assert again.read_bytes() == whole.read_bytes()
     with pytest.raises(ConfigError, match="another ffn_share"):
         list(pretrain_pruned(base, TASKS, DEV, again, SETTINGS, replace(half, ffn_share=0.25)))
-
-
-@pytest.mark.parametrize("layers", [0, 3])
-def test_layers_that_a_base_has_not_cannot_stay(base: Path, tmp_path: Path, layers: int) -> None:
-    out, pruning = tmp_path / "smaller.safetensors", PruneSettings(decoder_layers=layers)
-    with pytest.raises(ConfigError, match="keep 1 at least"):
-        list(pretrain_pruned(base, TASKS, DEV, out, SETTINGS, pruning))
 
 
 @pytest.mark.parametrize("shape", [{"positions": "linear"}, {"decoder_mixer": "retention"}])

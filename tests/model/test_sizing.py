@@ -12,14 +12,7 @@ from edgeseq_core.model.sizing import Size, Sizes, measured_sizes
 
 def sizes() -> Sizes:
     def one(name: str, share: float, parameters: int, megabytes: float, ms: float) -> Size:
-        return Size(
-            preset=name,
-            ffn_share=share,
-            decoder_layers=2,
-            parameters=parameters,
-            megabytes=megabytes,
-            ms=ms,
-        )
+        return Size(preset=name, ffn_share=share, parameters=parameters, megabytes=megabytes, ms=ms)
 
     rows = (one("s", 0.0, 10, 1.0, 5.0), one("m", 0.5, 20, 2.0, 9.0), one("m", 0.0, 30, 3.0, 8.0))
     return Sizes(machine="a machine", date="2026-01-01", sizes=rows)
@@ -41,9 +34,7 @@ def test_when_nothing_fits_the_limits_of_what_there_is_are_told() -> None:
 def test_the_shipped_table_is_of_these_presets() -> None:
     measured = measured_sizes()
     symbols = read_header(None).config.vocabulary_size
-    whole = {
-        one.preset: one for one in measured.sizes if (one.ffn_share, one.decoder_layers) == (0, 2)
-    }
+    whole = {one.preset: one for one in measured.sizes if one.ffn_share == 0}
     assert set(whole) == set(PRESETS)
     for name, one in whole.items():
         assert one.parameters == preset(name, vocabulary_size=symbols).parameters
