@@ -66,7 +66,6 @@ def command(file: Path, notes: Mapping[str, Any]) -> str:
         del flags["preset"]
         of_base = {"base": origin["base"]} if origin["base"] else {}
         of_origin = [*_flags(of_base), *_flags({n: origin[n] for n in ("ffn_share", "head_share")})]
-        of_origin += [] if origin.get("decoder_ffn", True) else ["--no-decoder-ffn"]
         return " ".join(("edgeseq prune", file.name, *of_origin, *_flags(flags)))
     taught = [f"--teacher {name}" for name in origin.get("bases", ())]
     if taught:

@@ -16,7 +16,7 @@ from edgeseq_core.model.lessons import Lessons
 from edgeseq_core.model.mixture_batches import Pairs
 from edgeseq_core.model.objective import Distillation, Imitation, Labels
 from edgeseq_core.model.pretrain import PretrainReport, PretrainSettings, Training, pretrain
-from edgeseq_core.model.prune import choose, importance, prune, without_decoder_ffns
+from edgeseq_core.model.prune import choose, importance, prune
 from edgeseq_core.model.run_folder import replace, run_path
 from edgeseq_core.model.teacher import Level, Teacher
 from edgeseq_core.model.trainee import Trainee
@@ -31,12 +31,11 @@ IMITATION_SHARE = 0.5  # of a pruned base's loss, to say what the whole one says
 class PruneSettings:
     """Shares of a base's units that go; raises ConfigError when all would."""
 
-    ffn_share: float = 0.0
+    ffn_share: float
     head_share: float = 0.0
-    decoder_ffn: bool = True  # False: the decoder's FFNs go
 
     def __post_init__(self) -> None:
-        for name, share in (("ffn_share", self.ffn_share), ("head_share", self.head_share)):
+        for name, share in asdict(self).items():
             if not 0 <= share < 1:
                 raise ConfigError(f"{name} is {share}: choose a share of at least 0 and below 1")
 
@@ -158,12 +157,11 @@ def pruned(
     pruning: PruneSettings,
 ) -> Trainee:
     """A new trainee without the least important units; the tasks' starts are copies."""
-    model = trainee.model if pruning.decoder_ffn else without_decoder_ffns(trainee.model)
-    smaller = Trainee(model, deepcopy(trainee.starts), trainee.names, trainee.vocabulary)
-    run = Training(smaller, train, settings)
-    found = importance(smaller, islice(run.batches, IMPORTANCE_BATCHES), Labels(smoothing=0.0))
+    run = Training(trainee, train, settings)
+    found = importance(trainee, islice(run.batches, IMPORTANCE_BATCHES), Labels(smoothing=0.0))
     kept = choose(found, ffn_share=pruning.ffn_share, head_share=pruning.head_share)
-    return Trainee(prune(model, kept), smaller.starts, trainee.names, trainee.vocabulary)
+    starts = deepcopy(trainee.starts)
+    return Trainee(prune(trainee.model, kept), starts, trainee.names, trainee.vocabulary)
 
 
 def _lessons(

@@ -8,10 +8,6 @@ in Michel et al. 2019, arXiv 1905.10650).  Removing a unit equals masking it; wh
 
 A **unit** is a hidden column of an FFN group or a head of an attention group; heads of queries that share
 one of keys and values go with it, unless all share it.
-
-The decoder's FFNs are narrow, but computed twice a layer and token of the answer, in many small
-operations: without them one answer takes less time than with any narrower matrix
-(``benchmarks/model/pruning_time.py``; their removal as in arXiv 2309.01826).
 """
 
 from __future__ import annotations
@@ -99,16 +95,6 @@ def prune(model: EdgeFormer, kept: Mapping[str, Tensor]) -> EdgeFormer:
                 if name in whole:
                     cut[name] = whole[name].index_select(axis, places)
     smaller.load_state_dict(cut)
-    return smaller
-
-
-def without_decoder_ffns(model: EdgeFormer) -> EdgeFormer:
-    """A new model whose decoder has attention alone; its norms of FFNs go too."""
-    whole = model.config
-    widths = (*whole.group_ffn[: whole.ffn_groups], *(0 for _ in range(whole.decoder_layers)))
-    smaller = EdgeFormer(replace(whole, decoder_ffn=0, group_ffn=widths if whole.group_ffn else ()))
-    tensors = model.state_dict()
-    smaller.load_state_dict({name: tensors[name] for name in smaller.state_dict()})
     return smaller
 
 

@@ -17,7 +17,7 @@ from edgeseq_core.model.config import preset
 from edgeseq_core.model.edgeformer import BaseWeights
 from edgeseq_core.model.mixture_batches import Batch
 from edgeseq_core.model.objective import Labels
-from edgeseq_core.model.prune import choose, importance, prune, units, without_decoder_ffns
+from edgeseq_core.model.prune import choose, importance, prune, units
 from edgeseq_core.model.trainee import Trainee
 from edgeseq_core.text.vocabulary import Vocabulary
 
@@ -99,28 +99,6 @@ def test_pruning_equals_masking_and_the_formula_still_counts(variant: str) -> No
             for c in (model.config, config)
         )
         assert has == pytest.approx((1 - share) * had, abs=within)
-
-
-@pytest.mark.parametrize("variant", ["default", "copy", "bands", "adapter"])
-def test_without_decoder_ffns_it_is_the_whole_of_which_they_say_nothing(variant: str) -> None:
-    class Silent(BaseWeights):
-        def project(self, x: Tensor, site: str, part: str) -> Tensor:
-            said = super().project(x, site, part)
-            return said * 0 if site.startswith("decoder") and part == "down" else said
-
-    trainee, one = made(**VARIANTS[variant]), batch(2)
-    found = importance(trainee, [batch()], Labels(smoothing=0.0))
-    narrower = prune(trainee.model, choose(found, ffn_share=0.5, head_share=0.25))
-    for model in (trainee.model, narrower):
-        smaller = without_decoder_ffns(model)
-        assert sum(p.numel() for p in smaller.parameters()) == smaller.config.parameters
-        weights = [
-            kind(m, m.task_tokens[None], m.task_vector[None, None])
-            for kind, m in ((Silent, model), (BaseWeights, smaller))
-        ]
-        with torch.no_grad():
-            a, b = (w.model(one.source, one.target, w) for w in weights)
-        assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_matrices_of_a_pruned_model_are_shared(trainee: Trainee) -> None:
