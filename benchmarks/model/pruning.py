@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -35,19 +36,22 @@ from edgeseq_core.corpus.mixture import Mixture
 from edgeseq_core.engine import PairRow
 from edgeseq_core.learn.offline import OfflineLearner, learn_pairs
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.compress import IMITATION_SHARE, PruneSettings, pruned, trainee_of
+from edgeseq_core.model.compress import PruneSettings, pruned, trainee_of
 from edgeseq_core.model.edgeformer import EdgeFormer
-from edgeseq_core.model.objective import Imitation, Labels, Objective
+from edgeseq_core.model.mixture_batches import Batch
+from edgeseq_core.model.objective import Labels, Objective
 from edgeseq_core.model.pretrain import PretrainSettings, Training, pretrain
 from edgeseq_core.model.prune import FROM_UNITS, choose, prune, units
 from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.model.trainee import Trainee
 from edgeseq_core.settings import LearningSettings
+from edgeseq_core.text.vocabulary import PAD
 
 ONE_IN = 3  # tasks of the mixture
 BEFORE = PretrainSettings(steps=150, learning_rate=5e-4, warmup_steps=15)
 SMOOTHING = BEFORE.label_smoothing
 PENALTY_SHARE = 0.25  # of the steps
+IMITATION_SHARE = 0.5  # of the loss
 NEW_PAIRS, NEW_HELD_OUT = 400, 300  # of each demo task
 
 
@@ -175,6 +179,26 @@ class Bench:
         """Mean exact match of the base's own tasks, in %."""
         right = [trainee.dev_exact(name, pairs) for name, pairs in self.data.dev.items()]
         return 100 * sum(right) / len(right)
+
+
+class Imitation:
+    """Labels, and the divergence over all symbols from what a teacher says of the same batch."""
+
+    def __init__(self, teacher: Trainee, *, smoothing: float, share: float) -> None:
+        self._teacher, self._share = teacher, share
+        self._targets = Labels(smoothing=smoothing)
+
+    def __call__(self, scores: Tensor, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            said = self._teacher(batch.source, batch.target[:, :-1], batch.tasks, batch.symbols)
+        spoken = batch.target[:, 1:] != PAD
+        follow = F.kl_div(
+            scores[spoken].log_softmax(-1),
+            said[spoken].log_softmax(-1),
+            log_target=True,
+            reduction="batchmean",
+        )
+        return (1 - self._share) * self._targets(scores, batch) + self._share * follow
 
 
 def without_decoder_ffns(model: EdgeFormer) -> EdgeFormer:

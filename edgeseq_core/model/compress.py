@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +13,7 @@ from edgeseq_core.model.base import Base
 from edgeseq_core.model.base_file import read_header
 from edgeseq_core.model.lessons import Lessons
 from edgeseq_core.model.mixture_batches import Pairs
-from edgeseq_core.model.objective import Distillation, Imitation, Labels
+from edgeseq_core.model.objective import Distillation, Labels
 from edgeseq_core.model.pretrain import PretrainReport, PretrainSettings, Training, pretrain
 from edgeseq_core.model.prune import choose, importance, prune
 from edgeseq_core.model.run_folder import replace, run_path
@@ -24,7 +23,6 @@ from edgeseq_core.model.trainee import Trainee
 IMPORTANCE_BATCHES = 100
 START_STEPS = 200  # of training tokens and vectors of tasks alone
 START_LEARNING_RATE = 5e-3
-IMITATION_SHARE = 0.5  # of a pruned base's loss, to say what the whole one says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +57,7 @@ def pretrain_pruned(
     settings: PretrainSettings,
     pruning: PruneSettings,
 ) -> Iterator[PretrainReport]:
-    """Prune a base (None: the shipped one), then train what is left to say the targets, and what it said.
+    """Prune a base (None: the shipped one), then train what is left.
 
     Raises ConfigError for a base whose heads cannot be pruned.
     """
@@ -76,10 +74,7 @@ def pretrain_pruned(
         "base": base.name if base else None,
         **asdict(pruning),
     }
-    objective = Imitation(trainee, smoothing=settings.label_smoothing, share=IMITATION_SHARE)
-    yield from pretrain(
-        train, dev, out, settings, trainee=smaller, objective=objective, origin=origin
-    )
+    yield from pretrain(train, dev, out, settings, trainee=smaller, origin=origin)
 
 
 def pretrain_taught(
@@ -156,12 +151,11 @@ def pruned(
     settings: PretrainSettings,
     pruning: PruneSettings,
 ) -> Trainee:
-    """A new trainee without the least important units; the tasks' starts are copies."""
+    """The trainee without its least important units; the tasks' starts stay."""
     run = Training(trainee, train, settings)
     found = importance(trainee, islice(run.batches, IMPORTANCE_BATCHES), Labels(smoothing=0.0))
     kept = choose(found, ffn_share=pruning.ffn_share, head_share=pruning.head_share)
-    starts = deepcopy(trainee.starts)
-    return Trainee(prune(trainee.model, kept), starts, trainee.names, trainee.vocabulary)
+    return Trainee(prune(trainee.model, kept), trainee.starts, trainee.names, trainee.vocabulary)
 
 
 def _lessons(

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from edgeseq_core.model.lessons import Lessons, divergence, pad_top_k
 from edgeseq_core.model.mixture_batches import Batch
-from edgeseq_core.model.trainee import Trainee
 from edgeseq_core.text.vocabulary import PAD
 
 
@@ -58,28 +56,4 @@ class Distillation:
         temperature = self._lessons[0].temperature
         of_token = divergence(said.to(scores.device), scores, temperature=temperature)
         follow = of_token[batch.target[:, 1:] != PAD].mean() * temperature**2
-        return (1 - self._share) * self._targets(scores, batch) + self._share * follow
-
-
-class Imitation:
-    """The same for a teacher that reads every batch beside its student: nothing is stored.
-
-    It costs a forward pass a step, and all symbols count; for a student that has learnt before and needs
-    few steps, as a pruned base does, that is less than lessons on all pairs.
-    """
-
-    def __init__(self, teacher: Trainee, *, smoothing: float, share: float) -> None:
-        self._teacher, self._share = teacher, share
-        self._targets = Labels(smoothing=smoothing)
-
-    def __call__(self, scores: Tensor, batch: Batch) -> Tensor:
-        with torch.no_grad():
-            said = self._teacher(batch.source, batch.target[:, :-1], batch.tasks, batch.symbols)
-        spoken = batch.target[:, 1:] != PAD
-        follow = F.kl_div(
-            scores[spoken].log_softmax(-1),
-            said[spoken].log_softmax(-1),
-            log_target=True,
-            reduction="batchmean",
-        )
         return (1 - self._share) * self._targets(scores, batch) + self._share * follow

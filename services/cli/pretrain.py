@@ -143,7 +143,7 @@ def prune(
     machine: Machine = Machine(),
     common: Format = Format(),  # noqa: B008 - frozen
 ) -> None:
-    """Make a smaller base of one: its least important parts go, and the rest learns to say what it said."""
+    """Make a smaller base of one: its least important parts go, and the rest is trained to make up."""
     from .extras import learner_extra
     from .files import require_writable
 
