@@ -196,6 +196,11 @@ class TaskLearner:
         self.average = averaged.tensors
         self.optimizer.leaves(self.calibration.tensors)
 
+    def size(self) -> dict[str, float]:
+        """The calibration's shape, and its numbers in percent of the base's."""
+        c = self.calibration
+        return asdict(c.config) | {"percent_of_base": round(100 * c.share_of_base, 1)}
+
     def payload(self) -> bytes:
         """The int8 candidate: the averaged calibration."""
         return self.averaged().to_payload(self.base.digest)
