@@ -98,6 +98,9 @@ class LearningSettings(Section):
     growth_look_pairs: Positive = 200  # scored between two looks whether a task needs it
     growth_below_exact: float = 0.9  # prequential answers right; with more a task stays as it is
     growth_least_gain: float = 0.25  # of the prequential loss between two looks; less is a plateau
+    growth_unknown_share: float = (
+        0.5  # of sources with characters unknown to the base: no plateau needed
+    )
     growth_max_bytes: int = 256 << 10  # of a snapshot; growth stops short of it
 
     fresh_per_step: int = 32  # pairs

@@ -1,4 +1,4 @@
-"""When a calibration must grow: its task is not good yet and has stopped getting better.
+"""When a calibration must grow: its task is not good, and reads an unknown script or gets no better.
 
 Decided by the task's progress alone, which travels in the checkpoint, so that a restart and a rebuild
 grow at the same step.
@@ -9,26 +9,28 @@ from __future__ import annotations
 from edgeseq_core.learn.progress import Progress
 from edgeseq_core.settings import LearningSettings
 
+FIRST_LOOK_PAIRS = 32  # scored; enough to tell which characters the sources hold
+
 
 def need_to_grow(progress: Progress, settings: LearningSettings) -> str:
     """Why a task's calibration must grow now; empty while it need not.
 
-    Looks every ``growth_look_pairs`` scored pairs, and notes in ``progress`` what it saw.  The first look
-    after the start or a drift has nothing to compare with.
+    Looks every ``growth_look_pairs`` scored pairs, the first time after `FIRST_LOOK_PAIRS`, and notes in
+    ``progress`` what it saw.  The first look after the start or a drift has no loss to compare with.
     """
-    pairs = progress.scored - progress.looked
-    if pairs < settings.growth_look_pairs:
+    pairs, due = progress.scored - progress.looked, settings.growth_look_pairs
+    if pairs < (due if progress.looked else min(due, FIRST_LOOK_PAIRS)):
         return ""
     before, now = progress.looked_loss, progress.prequential_loss
     progress.looked, progress.looked_loss = progress.scored, now
-    if progress.prequential_exact >= settings.growth_below_exact or not before:
+    if progress.prequential_exact >= settings.growth_below_exact:
         return ""
-    if now < before * (1 - settings.growth_least_gain):
-        return ""
-    return (
-        f"{progress.prequential_exact:.0%} of the answers are right, and {pairs} pairs have brought the loss "
-        f"from {before:.3f} to {now:.3f}"
-    )
+    right = f"{progress.prequential_exact:.0%} of the answers are right"
+    if progress.unknown >= settings.growth_unknown_share:
+        return f"{right}, and {progress.unknown:.0%} of the sources hold characters unknown to the base"
+    if before and now > before * (1 - settings.growth_least_gain):
+        return f"{right}, and {pairs} pairs have brought the loss from {before:.3f} to {now:.3f}"
+    return ""
 
 
 def start_over(progress: Progress) -> None:

@@ -122,6 +122,8 @@ class TaskLearner:
             weight = max(1 - FADE, 1 / progress.scored)
             progress.prequential_loss += weight * (a_token - progress.prequential_loss)
             progress.prequential_exact += weight * (score.exact - progress.prequential_exact)
+            strange = any(c not in self.base.vocabulary for c in example.source)
+            progress.unknown += weight * (strange - progress.unknown)
             if math.isfinite(a_token) and self.drift.update(a_token):
                 drift = True
                 start_over(progress)

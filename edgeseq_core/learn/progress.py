@@ -24,6 +24,7 @@ class Progress:
     positions: dict[str, str] = field(default_factory=dict)  # topic -> "log|next offset"
     prequential_loss: float = 0.0  # fading mean, nats a token
     prequential_exact: float = 0.0
+    unknown: float = 0.0  # fading share of sources with characters that the base does not know
     scored: int = 0
     looked: int = 0  # scored at the last look whether to grow
     looked_loss: float = 0.0  # the fading loss then; 0 before the first look

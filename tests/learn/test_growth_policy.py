@@ -51,6 +51,27 @@ def test_a_task_that_is_not_good_and_gains_little_must_grow(
     assert looks(losses, exact=exact, settings=settings) == needs
 
 
+def test_a_task_in_an_unknown_script_grows_at_the_first_look() -> None:
+    settings = LearningSettings(growth_unknown_share=0.5)
+    for scored, unknown, exact, needs in (
+        (31, 0.9, 0.0, False),  # too few to tell
+        (32, 0.4, 0.0, False),
+        (32, 0.9, 0.95, False),  # it does well without
+        (32, 0.9, 0.0, True),
+    ):
+        progress = Progress(scored=scored, unknown=unknown, prequential_exact=exact)
+        assert ("90% of the sources hold" in need_to_grow(progress, settings)) == needs
+
+
+def test_a_learner_notices_an_unknown_script(base: Base) -> None:
+    learner = Learner(base, NEEDY.model_copy(update={"growth_least_gain": -9.9}))  # no plateaus
+    learner.loop._gates = False
+    learner.ingest(TASK, [("漢 6" if n % 4 else "six", "six") for n in range(24)])
+    first, second, third = (turn.step.grown for turn in learner.learn())
+    assert (first, second) == ("", "")
+    assert "75% of the sources hold characters unknown to the base" in third
+
+
 def test_between_looks_and_after_a_drift_nothing_is_concluded() -> None:
     progress = Progress(scored=16, prequential_loss=0.5)
     assert not need_to_grow(progress, NEEDY)  # the first look
