@@ -182,7 +182,7 @@ def test_growth_stops_short_of_the_largest_snapshot(base: Base) -> None:
 
 @pytest.mark.parametrize(("below_exact", "layers"), [(0.2, 1), (1.1, 3)])
 def test_a_good_task_stays_as_it_is(base: Base, below_exact: float, layers: int) -> None:
-    changes = {"growth_look_pairs": 40, "growth_below_exact": below_exact}
+    changes = {"growth_look_pairs": 60, "growth_below_exact": below_exact}
     learner = Learner(base, NEEDY.model_copy(update=changes))
     learner.loop._gates = False
     learner.ingest(TASK, [(f"number {n}", "e") for n in range(120)])
