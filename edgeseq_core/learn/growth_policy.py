@@ -1,7 +1,8 @@
 """When a calibration must grow: its task is not good, and reads an unknown script or gets no better.
 
 Decided by the task's progress alone, which travels in the checkpoint, so that a restart and a rebuild
-grow at the same step.
+grow at the same step.  Depth grows, rank does not: with all layers of the shipped base, rank 8 takes 248 of
+a snapshot's 256 KiB, and rank 16 would take 402.
 """
 
 from __future__ import annotations
