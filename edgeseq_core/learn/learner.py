@@ -104,6 +104,7 @@ class TaskLearner:
             scores = teacher_forced(logits[: len(fresh)], target[: len(fresh), 1:]) if fresh else []
         drift = self._score(fresh, scores)
         progress.schedule = 0 if drift else progress.schedule + 1
+        progress.warmed = 0 if drift else progress.warmed + 1
         on = torch.tensor([*learn, *[True] * len(replay)], dtype=torch.float32)
         loss = self._loss(logits, target[:, 1:], on)
         skipped = self._train(loss) if on.any() else ""
@@ -166,7 +167,7 @@ class TaskLearner:
     def rate(self) -> float:
         """The share of the learning rate that the step in hand takes."""
         c, at = self.config, self.progress.schedule
-        warm = min(1.0, at / c.warmup_steps)
+        warm = min(1.0, self.progress.warmed / c.warmup_steps)
         return warm * max(
             c.floor_ratio, math.sqrt(c.decay_after_steps / max(at, c.decay_after_steps))
         )
@@ -191,11 +192,17 @@ class TaskLearner:
         return ""
 
     def grow(self, shape: CalibrationConfig) -> None:
-        """Calibrate more (`growth.grow`): no output changes, and what was learnt goes on being learnt."""
+        """Calibrate more (`growth.grow`): no output changes, and what was learnt goes on being learnt.
+
+        The step size warms up again: at its full size, parts without moments unsettle the others (French
+        pronunciation, grown after 908 pairs; prequential from pair 1,000 to 1,500: 64 %, with a warm-up
+        70 %, ungrown 69 %; one run each).
+        """
         seed = _seed(self.config.seed, f"{self.task}:{self.progress.step}")
         averaged = grow(self.averaged(), shape, seed=seed)
         self.calibration = grow(self.calibration, shape, seed=seed)
         self.average = averaged.tensors
+        self.progress.warmed = 0
         self.optimizer.leaves(self.calibration.tensors)
 
     def size(self) -> dict[str, float]:

@@ -14,6 +14,7 @@ class Progress:
     step: int = 0
     parent: int = 0
     schedule: int = 0  # steps since the start or the last drift
+    warmed: int = 0  # steps since the start, the last drift or growth
     pairs: int = 0  # learnt
     held_out: int = 0
     skipped: int = 0
