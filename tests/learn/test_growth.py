@@ -42,6 +42,15 @@ def test_the_next_pairs_are_scored_as_without_growth(base: Base) -> None:
     assert after.loss == pytest.approx(before.loss, abs=1e-5)
 
 
+def test_the_step_size_warms_up_again_and_decays_on(base: Base) -> None:
+    learner = learner_of(base)
+    assert learner.rate() == 1.0
+    learner.progress.schedule = 4 * SMALL.decay_after_steps
+    learner.grow(LARGER)
+    take(learner, 6, 7)
+    assert learner.rate() == pytest.approx(0.5 / SMALL.warmup_steps, rel=0.01)
+
+
 def test_moments_are_carried_and_new_parts_start_at_rest(base: Base) -> None:
     learner = learner_of(base)
     before = {kind: dict(moments) for kind, moments in learner.optimizer.state().items()}
