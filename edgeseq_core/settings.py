@@ -94,7 +94,11 @@ class LearningSettings(Section):
 
     seed: int = 1
     rank: int = 8
-    encoder_layers: int = 1  # calibrated, counted from the top
+    encoder_layers: int = 1  # calibrated at first, counted from the top; all once a task needs it
+    growth_look_pairs: Positive = 200  # scored between two looks whether a task needs it
+    growth_below_exact: float = 0.9  # prequential answers right; with more a task stays as it is
+    growth_least_gain: float = 0.25  # of the prequential loss between two looks; less is a plateau
+    growth_max_bytes: int = 256 << 10  # of a snapshot; growth stops short of it
 
     fresh_per_step: int = 32  # pairs
     replay_per_step: int = 32

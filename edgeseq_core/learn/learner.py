@@ -11,7 +11,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,9 @@ from edgeseq_core.engine import Score
 from edgeseq_core.errors import StateVersionError
 from edgeseq_core.learn.drift import DriftMonitor
 from edgeseq_core.learn.example import Example
+from edgeseq_core.learn.growth_policy import need_to_grow, start_over
 from edgeseq_core.learn.optimizer import CalibrationOptimizer
+from edgeseq_core.learn.progress import FADE, Progress
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import PLACE, Calibration, CalibrationConfig, MergedWeights
@@ -37,27 +39,6 @@ from edgeseq_core.settings import LearningSettings
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
 
 CHECKPOINT_FORMAT = "edgeseq-checkpoint-1"
-FADE = 0.99  # of the fading prequential score, a pair
-
-
-@dataclass
-class Progress:
-    """What a task's learner remembers beside its tensors."""
-
-    step: int = 0
-    parent: int = 0
-    schedule: int = 0  # steps since the start or the last drift
-    pairs: int = 0  # learnt
-    held_out: int = 0
-    skipped: int = 0
-    drifts: int = 0
-    drifted: dict[str, int] = field(
-        default_factory=dict
-    )  # topic -> offset of the pair that showed it
-    positions: dict[str, str] = field(default_factory=dict)  # topic -> "log|next offset"
-    prequential_loss: float = 0.0  # fading mean, nats a token
-    prequential_exact: float = 0.0
-    scored: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +49,7 @@ class StepReport:
     loss: float
     skipped: str  # why the weights did not move; empty when they did
     drift: bool
+    grown: str = ""  # why the calibration grew before the step; empty when it did not
 
 
 class TaskLearner:
@@ -103,7 +85,7 @@ class TaskLearner:
         replay: Sequence[Example],
     ) -> StepReport:
         """Score ``fresh``, then train on those marked in ``learn`` and on ``replay``; becomes ``step``."""
-        progress = self.progress
+        progress, grown = self.progress, self._grow_by_need()
         batch = [*fresh, *replay]
         self.calibration.admit(
             e.target for e, on in zip(batch, [*learn, *[True] * len(replay)], strict=True) if on
@@ -129,7 +111,7 @@ class TaskLearner:
         progress.pairs += sum(learn)
         progress.held_out += len(fresh) - sum(learn)
         progress.skipped += bool(skipped)
-        return StepReport(scores, loss.item(), skipped, drift)
+        return StepReport(scores, loss.item(), skipped, drift, grown)
 
     def _score(self, fresh: Sequence[Example], scores: Sequence[Score]) -> bool:
         """Fold prequential scores into the fading means and the drift monitor."""
@@ -142,6 +124,7 @@ class TaskLearner:
             progress.prequential_exact += weight * (score.exact - progress.prequential_exact)
             if math.isfinite(a_token) and self.drift.update(a_token):
                 drift = True
+                start_over(progress)
                 progress.drifts += 1
                 progress.drifted[example.topic] = example.offset
         return drift
@@ -193,6 +176,19 @@ class TaskLearner:
             if have.shape != want.shape:
                 self.average[name] = torch.cat([have, want.detach()[have.shape[0] :]])
 
+    def _grow_by_need(self) -> str:
+        """Calibrate as many layers as a snapshot has room for, once the task needs it; returns why."""
+        have, deepest = self.calibration.config, self.base.config.encoder_layers
+        if have.encoder_layers == deepest or not (why := need_to_grow(self.progress, self.config)):
+            return ""
+        for layers in range(deepest, have.encoder_layers, -1):
+            shape = replace(have, encoder_layers=layers)
+            payload = grow(self.averaged(), shape, seed=0).to_payload(self.base.digest)
+            if len(payload) <= self.config.growth_max_bytes:
+                self.grow(shape)
+                return why
+        return ""
+
     def grow(self, shape: CalibrationConfig) -> None:
         """Calibrate more (`growth.grow`): no output changes, and what was learnt goes on being learnt."""
         seed = _seed(self.config.seed, f"{self.task}:{self.progress.step}")
@@ -200,6 +196,11 @@ class TaskLearner:
         self.calibration = grow(self.calibration, shape, seed=seed)
         self.average = averaged.tensors
         self.optimizer.leaves(self.calibration.tensors)
+
+    def size(self) -> dict[str, float]:
+        """The calibration's shape, and its numbers in percent of the base's."""
+        c = self.calibration
+        return asdict(c.config) | {"percent_of_base": round(100 * c.share_of_base, 1)}
 
     def payload(self) -> bytes:
         """The int8 candidate: the averaged calibration."""

@@ -373,7 +373,7 @@ class LearnerLoop:
             payload_digest=payload_digest(payload),
             payload_bytes=len(payload),
             checkpoint_digest=task.checkpoint_digest,
-            config=self._config.model_dump(mode="json"),
+            config=self._config.model_dump(mode="json") | {"calibration": learner.size()},
         )
         record = SnapshotRecord(
             manifest=manifest, gate=report, created_ms=now_ms, arrivals_ms=tuple(task.arrivals)

@@ -29,6 +29,7 @@ class TaskOverview:
     pinned: bool
     verdict: str | None
     reasons: tuple[str, ...]
+    percent_of_base: float | None  # numbers that the newest snapshot adds to it
     drift: dict[str, float] | None  # statistic, flag; None when the learner tells nothing
 
 
@@ -51,6 +52,7 @@ def _task(
     stats, status = store.buffer.stats(task), store.registry.status(task)
     newest = store.registry.history(task, last=1)
     gate = newest[0].gate if newest else None
+    size = newest[0].manifest.config.get("calibration", {}) if newest else {}
     return TaskOverview(
         task=task,
         waiting_corrections=waiting[0],
@@ -63,6 +65,7 @@ def _task(
         pinned=status.pinned,
         verdict=gate.verdict if gate else None,
         reasons=gate.reasons if gate else (),
+        percent_of_base=size.get("percent_of_base"),
         drift=drift,
     )
 

@@ -70,7 +70,7 @@ def _offer(stored: Stored, step: int, parent: str | None, reason: str) -> str:
         payload_digest=payload_digest(payload),
         payload_bytes=len(payload),
         checkpoint_digest="c",
-        config={},
+        config={"calibration": {"percent_of_base": 10 * step}},
     )
     score = {"recent": GateScore(pairs=8, loss=1.0, exact=4)}
     verdict = "promote" if reason == "better" else "hold"
@@ -116,6 +116,7 @@ def test_status_of_a_task(run: Run, stored: Stored) -> None:
         "waiting_bulk": 2,
         "champion": champion,
         "pinned": False,
+        "percent_of_base": 20,
         "verdict": "hold",
         "reasons": ["the recent slice got worse"],
         "drift": None,
@@ -124,6 +125,7 @@ def test_status_of_a_task(run: Run, stored: Stored) -> None:
     text = run("status")
     assert champion in text.out
     assert "3 (corrections: 1)" in text.out
+    assert "20.0 %" in text.out
 
 
 def test_snapshots_of_a_task(run: Run, stored: Stored) -> None:
@@ -146,6 +148,7 @@ def test_snapshots_of_a_task(run: Run, stored: Stored) -> None:
     assert second not in kept
     text = run("snapshots", "dates").out
     assert "●" in text
+    assert "50.0 %" in text
     assert "worse" in text
 
 
