@@ -1,7 +1,7 @@
 """Six tasks that the shipped base never saw: calibration against full fine-tuning and from scratch.
 
-    python benchmarks/model/unseen.py --g2p FOLDER --histnorm FOLDER [--tasks g2p-fre,...] [--seed 1]
-        [--cpu-s 20] [--held-out 300]
+    python benchmarks/model/unseen.py --g2p FOLDER --histnorm FOLDER [--tasks g2p-fre,...]
+        [--learners calibration,...] [--cpu-s 20] [--held-out 300] [--seed 1]
 
 Pronunciation from SIGMORPHON 2021 (``FOLDER/medium/<language>_{train,dev}.tsv``, phones without the
 blanks between them; held out: dev), Slovene in Bohorič's alphabet (``FOLDER/slovene/``; held out: words of
@@ -16,7 +16,7 @@ pairs with as many revisited, then revisited pairs alone.  Calibration has the s
 when the product's would, and is scored as the int8 bytes that serve; the others, in fp32, take the best
 of a grid of step sizes by their area on the held-out pairs themselves.
 
-Rows of tasks and seeds that are not run again are kept.
+Rows of tasks, learners and seeds that are not run again are kept.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Protocol
 
 import torch
@@ -59,11 +61,11 @@ from edgeseq_core.settings import LearningSettings  # noqa: E402
 from edgeseq_core.text.vocabulary import BOS, EOS, FIRST_BYTE, PAD, Vocabulary  # noqa: E402
 
 POINTS = (100, 300, 1_000, 3_000, 10_000)  # pairs
-RATES = {  # step sizes tried where all numbers are trained
-    "full fine-tuning": (2e-3, 5e-3, 1e-2, 2e-2),
-    "from scratch": (1e-3, 2e-3, 5e-3),
-}
+# Step sizes where all numbers are trained: from the first one, to whichever side is better.
+RATES = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 4e-2)
+FIRST_RATE = {"full fine-tuning": 1e-2, "from scratch": 2e-3}
 TASKS = ("g2p-fre", "g2p-bul", "g2p-jpn_hira", "g2p-arm_e", "bohoric-slovene", "spanish-verbs")
+LEARNERS = ("copying", "suffix rules", "calibration", "full fine-tuning", "from scratch")
 RESULT = ROOT / "benchmarks" / "results" / "unseen.json"
 BATCH = 64  # held-out pairs scored at once
 
@@ -241,42 +243,76 @@ def area(points: Sequence[int], accuracies: Sequence[float]) -> float:
     return sum((b - a) * (y + z) / 2 for a, b, y, z in pieces) / (logs[-1] - logs[0])
 
 
-def measured(base: Base, task: Task, cpu_s: float, settings: LearningSettings) -> Iterator[Row]:
-    """The rows of a task and a seed."""
-    points = [point for point in POINTS if point < len(task.train)]
-    points.append(len(task.train))
+class Measured:
+    """The rows of a task and a seed, one a learner."""
 
-    def row(learner: str, accuracies: Sequence[float], **more: object) -> Row:
-        found = dict(zip(POINTS, accuracies, strict=False))
-        at = {f"{point:,}": found.get(point, "") for point in POINTS}
-        empty = {"step size": "", "steps": "", "read": "", "KiB": ""}
-        of = {"task": task.name, "learner": learner, "seed": settings.seed}
-        made = {**of, **at, "area": area(points, accuracies)}
-        print(made | more, flush=True)
-        return made | empty | more
+    def __init__(self, base: Base, task: Task, cpu_s: float, settings: LearningSettings) -> None:
+        self.base, self.task, self.cpu_s, self.settings = base, task, cpu_s, settings
+        self.points = [point for point in POINTS if point < len(task.train)]
+        self.points.append(len(task.train))
 
-    targets = [target for _, target in task.held_out]
-    copied = 100 * accuracy((copy_source(source) for source, _ in task.held_out), targets)
-    yield row("copying", [copied] * len(points))
-    rules, by_rule, read = SuffixRules(), list[float](), 0
-    for point in points:
-        rules.learn_many(task.train[read:point])
-        read = point
-        answers = (rules.predict_one(source) for source, _ in task.held_out)
-        by_rule.append(100 * accuracy(answers, targets))
-    yield row("suffix rules", by_rule)
-    own = Calibrated(base, task.name, settings)
-    accuracies, seen = curve(own, task, points, cpu_s, settings)
-    more = {"step size": settings.learning_rate, "steps": own.learner.progress.step, "read": seen}
-    yield row("calibration", accuracies, **more, KiB=own.stored() / 1024)
-    for name, make in (("full fine-tuning", fine_tuned), ("from scratch", from_scratch)):
-        tried = []
-        for rate in RATES[name]:
-            whole = make(base, task, settings, rate)
-            accuracies, seen = curve(whole, task, points, cpu_s, settings)
-            more = {"step size": rate, "steps": whole.steps, "read": seen}
-            tried.append(row(name, accuracies, **more, KiB=whole.stored() / 1024))
-        yield max(tried, key=lambda made: float(str(made["area"])))
+    def row(self, learner: str) -> Row:
+        """What a learner reached; LEARNERS names them."""
+        if learner == "calibration":
+            return self._calibration()
+        if learner in FIRST_RATE:
+            return best(partial(self._whole, learner), FIRST_RATE[learner])
+        return self._floor(learner)
+
+    def _floor(self, learner: str) -> Row:
+        sources, targets = zip(*self.task.held_out, strict=True)
+        rules, reached, read = SuffixRules(), list[float](), 0
+        for point in self.points:
+            rules.learn_many(self.task.train[read:point])
+            read = point
+            answer = copy_source if learner == "copying" else rules.predict_one
+            reached.append(100 * accuracy(map(answer, sources), targets))
+        return self._row(learner, reached)
+
+    def _calibration(self) -> Row:
+        own, rate = (
+            Calibrated(self.base, self.task.name, self.settings),
+            self.settings.learning_rate,
+        )
+        reached, read = self._curve(own)
+        steps = own.learner.progress.step
+        return self._row("calibration", reached, rate, steps, read, own.stored() / 1024)
+
+    def _whole(self, learner: str, rate: float) -> Row:
+        make = {"full fine-tuning": fine_tuned, "from scratch": from_scratch}[learner]
+        whole = make(self.base, self.task, self.settings, rate)
+        reached, read = self._curve(whole)
+        return self._row(learner, reached, rate, whole.steps, read, whole.stored() / 1024)
+
+    def _curve(self, learner: Learner) -> tuple[list[float], int]:
+        return curve(learner, self.task, self.points, self.cpu_s, self.settings)
+
+    def _row(self, learner: str, reached: Sequence[float], *spent: float) -> Row:
+        at = dict(zip(POINTS, reached, strict=False))
+        names = ("step size", "steps", "read", "KiB")
+        row: Row = {"task": self.task.name, "learner": learner, "seed": self.settings.seed}
+        row |= {f"{point:,}": at.get(point, "") for point in POINTS}
+        row |= {"area": area(self.points, reached)}
+        row |= dict(zip(names, spent or [""] * len(names), strict=True))
+        print(row, flush=True)
+        return row
+
+
+def best(run: Callable[[float], Row], first: float) -> Row:
+    """The run of the best step size by area: its neighbours in the grid, if there are any, are worse."""
+    at, tried = RATES.index(first), dict[int, Row]()
+
+    def reached(place: int) -> float:
+        if place not in range(len(RATES)):
+            return -1.0
+        if place not in tried:
+            tried[place] = run(RATES[place])
+        return float(str(tried[place]["area"]))
+
+    for way in (1, -1):
+        while reached(at + way) > reached(at):
+            at += way
+    return tried[at]
 
 
 def data(name: str, args: argparse.Namespace) -> Task:
@@ -326,6 +362,7 @@ def main() -> None:
     parser.add_argument("--g2p", type=Path, required=True)
     parser.add_argument("--histnorm", type=Path, required=True)
     parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--learners", default=",".join(LEARNERS))
     parser.add_argument("--cpu-s", type=float, default=20)
     parser.add_argument("--held-out", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
@@ -340,28 +377,34 @@ def main() -> None:
         f"--held-out {args.held_out} --seed N"
     )
     for task in tasks:
-        rows = keep(list(measured(base, task, args.cpu_s, settings)))
-        publish("unseen", command, rows, notes(rows, args.cpu_s))  # so far
+        measured = Measured(base, task, args.cpu_s, settings)
+        for learner in args.learners.split(","):
+            rows = keep(measured.row(learner))
+            publish("unseen", command, rows, notes(rows, args.cpu_s))  # so far
 
 
-def keep(new: Sequence[Row]) -> list[Row]:
-    """All rows so far, the new ones in place of older ones of their task and seed."""
+def keep(row: Row) -> list[Row]:
+    """All rows so far, this one in place of an older one of its task, learner and seed."""
+
+    def place(row: Row) -> tuple[int, int, int]:
+        task, learner, seed = (str(row[name]) for name in ("task", "learner", "seed"))
+        return TASKS.index(task), LEARNERS.index(learner), int(seed)
+
     old: list[Row] = json.loads(RESULT.read_text()) if RESULT.exists() else []
-    own = {(row["task"], row["seed"]) for row in new}
-    rows = [*new, *(row for row in old if (row["task"], row["seed"]) not in own)]
-    return sorted(rows, key=lambda row: (TASKS.index(str(row["task"])), int(str(row["seed"]))))
+    rows = {place(one): one for one in [*old, row]}
+    return [rows[at] for at in sorted(rows)]
 
 
 def notes(rows: Sequence[Row], cpu_s: float) -> str:
     """What the table says against full fine-tuning."""
-    seeds = {row["seed"] for row in rows}
     areas = defaultdict[tuple[str, str], list[float]](list)
     for row in rows:
         areas[str(row["task"]), str(row["learner"])].append(float(str(row["area"])))
     tasks = dict.fromkeys(task for task, _ in areas)
     ratios = {
-        task: sum(areas[task, "calibration"]) / sum(areas[task, "full fine-tuning"])
+        task: fmean(areas[task, "calibration"]) / fmean(areas[task, "full fine-tuning"])
         for task in tasks
+        if areas[task, "calibration"] and areas[task, "full fine-tuning"]
     }
     said = ", ".join(f"{task} {ratio:.2f}" for task, ratio in ratios.items())
     lines = [
@@ -370,14 +413,19 @@ def notes(rows: Sequence[Row], cpu_s: float) -> str:
         "training a run at the last point. Read: pairs seen by then; where the seconds were too few, "
         "later pairs were never read. Area: mean accuracy over log(pairs). KiB: int8, stored for the "
         "task.",
-        f"Area of calibration / full fine-tuning, seeds {min(seeds)} to {max(seeds)} together: {said}; mean "
-        f"{sum(ratios.values()) / len(ratios):.2f}, worst {min(ratios.values()):.2f} (wanted: 1.0 and 0.9).",
     ]
-    for name, rates in RATES.items():
-        chosen = Counter(float(str(row["step size"])) for row in rows if row["learner"] == name)
-        picked = ", ".join(f"{rate:g} {chosen[rate]} times" for rate in rates)
+    if ratios:
         lines.append(
-            f"{name.capitalize()}: the best step size of each run, chosen on the held-out pairs "
+            f"Area of calibration / full fine-tuning, seeds together: {said}; mean "
+            f"{sum(ratios.values()) / len(ratios):.2f}, worst {min(ratios.values()):.2f} (wanted: 1.0 "
+            "and 0.9)."
+        )
+    for name in FIRST_RATE:
+        chosen = Counter(float(str(row["step size"])) for row in rows if row["learner"] == name)
+        picked = ", ".join(f"{rate:g} on {count}" for rate, count in sorted(chosen.items()))
+        lines.append(
+            f"{name.capitalize()}: the step size of each run that is better than its neighbours in the "
+            f"grid ({', '.join(f'{rate:g}' for rate in RATES)}), by its area on the held-out pairs "
             f"themselves, which favours it: {picked}."
         )
     return "\n\n".join(lines)
