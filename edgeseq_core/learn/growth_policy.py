@@ -23,12 +23,11 @@ def need_to_grow(progress: Progress, settings: LearningSettings) -> str:
     progress.looked, progress.looked_loss = progress.scored, now
     if progress.prequential_exact >= settings.growth_below_exact or not before:
         return ""
-    gain = 1 - now / before
-    if not gain < settings.growth_least_gain:
+    if now < before * (1 - settings.growth_least_gain):
         return ""
     return (
-        f"{progress.prequential_exact:.0%} of the answers are right, and in {pairs} pairs the loss fell by "
-        f"{gain:.0%}"
+        f"{progress.prequential_exact:.0%} of the answers are right, and {pairs} pairs have brought the loss "
+        f"from {before:.3f} to {now:.3f}"
     )
 
 

@@ -60,7 +60,7 @@ def test_between_looks_and_after_a_drift_nothing_is_concluded() -> None:
     progress.scored = 47
     assert not need_to_grow(progress, NEEDY)  # the first look since
     progress.scored = 63
-    assert "0% of the answers are right, and in 16 pairs" in need_to_grow(progress, NEEDY)
+    assert "0% of the answers are right, and 16 pairs have" in need_to_grow(progress, NEEDY)
 
 
 def taught(base: Base, *, restart_every: int = 10_000) -> tuple[Learner, list[Turn]]:
