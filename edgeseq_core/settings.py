@@ -106,16 +106,16 @@ class LearningSettings(Section):
         2  # replay-only steps while nothing waits, for each step with fresh pairs
     )
 
-    learning_rate: float = 2.4e-2
-    warmup_steps: int = 10
-    decay_after_steps: int = 50  # then ~ 1/sqrt(steps), down to the floor
-    floor_ratio: float = 0.1
+    learning_rate: float = 1.2e-2
+    warmup_steps: int = 20
+    decay_after_steps: int = 100  # then ~ 1/sqrt(steps), down to the floor
+    floor_ratio: float = 0.2
     weight_decay: float = 0.01
     label_smoothing: float = 0.05
     loss_clip: float = 6.0  # nats a token; a pair above it pulls no harder than one at it
     norm_cap: float = 1.0  # of the gradient
     averaging: float = (
-        0.9  # weight of the past in the averaged calibration that is offered; 0: none
+        0.8  # weight of the past in the averaged calibration that is offered; 0: none
     )
 
     held_out_share: float = 0.05  # of all pairs at most; corrections never

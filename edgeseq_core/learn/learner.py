@@ -156,7 +156,8 @@ class TaskLearner:
             self.optimizer.clear()
             return "gradient"
         self.optimizer.step(self.rate())
-        past = min(self.config.averaging, self.progress.schedule / (self.progress.schedule + 5))
+        taken = self.optimizer.count - 1  # goes on after a drift: a single step is noisy
+        past = min(self.config.averaging, taken / (taken + 5))
         with torch.no_grad():
             for name, tensor in self.calibration.tensors.items():
                 self.average[name].lerp_(tensor.detach(), 1 - past)
