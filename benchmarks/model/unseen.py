@@ -12,9 +12,9 @@ because it is no puzzle (phonetisaurus: 8 % wrong).
 Every learner reads one stream in one order.  When 100, 300, 1,000, 3,000 and 10,000 pairs have arrived
 (or all, where there are fewer), it has used the same CPU-seconds (``--cpu-s`` at the last point, before it
 in proportion to the root of the pairs), and answers the held-out sources.  Steps are the product's: new
-pairs with as many revisited, then revisited pairs alone.  Calibration has a
-larger step size than is shipped (`SETTINGS`), grows when the product's would, and is scored as the int8 bytes that serve; the others, in fp32, take the best
-of a grid of step sizes by their area on the held-out pairs themselves.
+pairs with as many revisited, then revisited pairs alone.  Calibration has a larger step size than is
+shipped (`SETTINGS`), grows when the product's would, and is scored as the int8 bytes that serve; the
+others, in fp32, take the best of a grid of step sizes by their area on the held-out pairs themselves.
 
 Rows of tasks, learners and seeds that are not run again are kept.
 """
