@@ -135,12 +135,13 @@ class TaskLearner:
     def _loss(self, logits: Tensor, wanted: Tensor, on: Tensor) -> Tensor:
         """Label-smoothed loss a token over the rows that learn; one pair's pull is clipped."""
         losses = F.cross_entropy(
-            logits.transpose(1, 2),
-            wanted,
+            logits.flatten(0, 1),  # symbols last, as they lie in memory: half the time
+            wanted.flatten(),
             ignore_index=PAD,
             reduction="none",
             label_smoothing=self.config.label_smoothing,
-        ).sum(1)
+        )
+        losses = losses.view_as(wanted).sum(1)
         tokens = (wanted != PAD).sum(1)
         a_token = (losses / tokens).detach()
         pull = (self.config.loss_clip / a_token).clamp(max=1.0)
@@ -158,7 +159,8 @@ class TaskLearner:
             self.optimizer.clear()
             return "gradient"
         self.optimizer.step(self.rate())
-        past = min(self.config.averaging, self.progress.schedule / (self.progress.schedule + 5))
+        taken = self.optimizer.count - 1  # goes on after a drift: a single step is noisy
+        past = min(self.config.averaging, taken / (taken + 5))
         with torch.no_grad():
             for name, tensor in self.calibration.tensors.items():
                 self.average[name].lerp_(tensor.detach(), 1 - past)

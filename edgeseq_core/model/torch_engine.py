@@ -161,10 +161,10 @@ def _generation(served: _Served, found: Found) -> Generation:
 
 def teacher_forced(scores: Tensor, wanted: Tensor) -> list[Score]:
     """Loss and exactness per row from scores ``[B, T, V]`` and wanted tokens ``[B, T]`` (PAD ignored)."""
-    loss = F.cross_entropy(scores.transpose(1, 2), wanted, ignore_index=PAD, reduction="none").sum(
-        1
+    each = F.cross_entropy(
+        scores.flatten(0, 1), wanted.flatten(), ignore_index=PAD, reduction="none"
     )
-    real = wanted != PAD
+    loss, real = each.view_as(wanted).sum(1), wanted != PAD
     exact = ((scores.argmax(-1) == wanted) | ~real).all(1)
     return [
         Score(*row) for row in zip(loss.tolist(), real.sum(1).tolist(), exact.tolist(), strict=True)
