@@ -25,6 +25,7 @@ PairState = Literal[
     "waiting", "held_out", "trained", "shed", "forgotten", "quarantined", "dead_lettered"
 ]
 Role = Literal["consumer", "learner"]
+ROLES: tuple[Role, Role] = ("consumer", "learner")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,26 @@ class StepCommit:
     checkpoint: bytes
     journal: str  # one JSON line
     moves: Sequence[Move] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recoded:
+    """A stored pair for another vocabulary: written anew, held because it does not fit, or let out."""
+
+    key: str
+    origin: Part | None  # None: it was held by an earlier change
+    destination: Part | None  # the same part, or where it waits again; None: it is held now
+    name: bytes  # `record.pair_name`; of one that was held, `HeldBack.field`
+    data: bytes  # the new record; of a pair that is held, `record.pack_quarantined` of the old one
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """A pair that did not fit the base of an earlier change: its key and its record of before."""
+
+    key: str
+    field: bytes  # under which the quarantine has it
+    record: bytes
 
 
 @dataclass(frozen=True)
@@ -198,6 +219,18 @@ class ReplayBuffer(Protocol):
         """Journal lines from index ``after`` on; a negative one counts from the end."""
 
     # --- people ------------------------------------------------------------------------------------
+    def reencode(self, task: str, pairs: Sequence[Recoded], *, epochs: Mapping[Role, int]) -> int:
+        """Replace records by those of another vocabulary, in one step; returns how many there were.
+
+        ``epochs`` are of the consumer and the learner: nobody else may write meanwhile, else
+        FencedError.  A pair keeps its key, its part and its place there.  One that is held leaves its
+        part for the quarantine (reason "too_long").  Pairs that are gone are passed over, so a call
+        may be repeated.  Records that have grown may push others out of the reservoir.
+        """
+
+    def held_back(self, task: str) -> list[HeldBack]:
+        """The pairs that `reencode` holds."""
+
     def tasks(self, partition: int) -> dict[str, TaskSettings]:
         """Registered tasks and their settings."""
 

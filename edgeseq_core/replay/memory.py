@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from edgeseq_core.errors import FencedError
 from edgeseq_core.replay.buffer import (
     PARTS,
+    ROLES,
     BufferStats,
     Draw,
+    HeldBack,
     IncomingPair,
     IngestOutcome,
     LearnerState,
     PairOutcome,
     Part,
     Position,
+    Recoded,
     Role,
     StepCommit,
     StoredPair,
     TaskSettings,
 )
 from edgeseq_core.replay.record import (
+    NAME_BYTES,
+    TOO_LONG,
     owner_of,
     pack_quarantined,
     pair_key,
@@ -28,12 +34,14 @@ from edgeseq_core.replay.record import (
     unpack_quarantined,
 )
 from edgeseq_core.replay.rules import (
+    LARGEST_SHARE,
     PRIORITY_PARTS,
     REMEMBERED,
     StoreLimits,
     check_moves,
     check_partition,
     forget_at_once,
+    held_of,
     state_in,
 )
 from edgeseq_core.replay.state import (
@@ -205,6 +213,47 @@ class MemoryStore:
         return self.memory.task(task).journal[after:]
 
     # --- people -----------------------------------------------------------------------------------
+
+    def reencode(self, task: str, pairs: Sequence[Recoded], *, epochs: Mapping[Role, int]) -> int:
+        with self.memory.lock:
+            owned = self.memory.partition_of(task)
+            t = owned.task(task)
+            for role in ROLES:
+                owned.fence(role, epochs[role])
+            budget = owned.settings.get(task, TaskSettings()).reservoir_bytes
+            found = sum(self._recode(owned, t, pair, budget) for pair in pairs)
+            t.shrink_reservoir(budget)
+            return found
+
+    @staticmethod
+    def _recode(owned: PartitionState, t: TaskState, pair: Recoded, budget_bytes: int) -> bool:
+        if pair.origin is None:
+            assert pair.destination is not None
+            if owned.quarantine.pop(pair.name, None) is None:
+                return False
+            name = pair.name[:NAME_BYTES]
+            t.put(pair.key, Stored(name, pair.data, pair.destination, t.next_score()))
+            if owned.outcomes.get(name) == Outcome("quarantined", detail=TOO_LONG):
+                owned.outcomes[name] = Outcome("waiting", pair.key)
+            return True
+        if pair.key not in t.records or t.records[pair.key].part != pair.origin:
+            return False
+        stored = t.take(pair.key)
+        if pair.destination is not None:
+            t.put(pair.key, replace(stored, record=pair.data))
+            if pair.origin == "reservoir" and len(pair.data) <= budget_bytes // LARGEST_SHARE:
+                t.largest_bytes = max(t.largest_bytes, len(pair.data))
+            return True
+        field = pair.name + pair.key.encode() if pair.name in owned.quarantine else pair.name
+        owned.quarantine[field] = pair.data
+        if (known := owned.outcomes.get(pair.name)) is not None and known.key == pair.key:
+            owned.outcomes[pair.name] = Outcome("quarantined", detail=TOO_LONG)
+        return True
+
+    def held_back(self, task: str) -> list[HeldBack]:
+        with self.memory.lock:
+            quarantine = dict(self.memory.partition_of(task).quarantine)
+        return held_of(task, quarantine)
 
     def tasks(self, partition: int) -> dict[str, TaskSettings]:
         return dict(self.memory.partitions[partition].settings)

@@ -22,8 +22,10 @@ from edgeseq_core.errors import FencedError
 from edgeseq_core.keys import Keys, partition_of
 from edgeseq_core.replay.buffer import (
     PARTS,
+    ROLES,
     BufferStats,
     Draw,
+    HeldBack,
     IncomingPair,
     IngestOutcome,
     LearnerState,
@@ -31,6 +33,7 @@ from edgeseq_core.replay.buffer import (
     PairState,
     Part,
     Position,
+    Recoded,
     Role,
     StepCommit,
     StoredPair,
@@ -50,6 +53,7 @@ from edgeseq_core.replay.rules import (
     check_moves,
     check_partition,
     forget_at_once,
+    held_of,
 )
 
 _REMOVED_AT_ONCE = 500  # pairs a call; Redis serves others in between
@@ -80,6 +84,7 @@ class RedisStore:
             "read",
             "state",
             "commit",
+            "reencode",
             "set_task",
             "remove",
         )
@@ -263,6 +268,38 @@ class RedisStore:
         return [line.decode() for line in lines]
 
     # --- people -----------------------------------------------------------------------------------
+
+    def reencode(self, task: str, pairs: Sequence[Recoded], *, epochs: Mapping[Role, int]) -> int:
+        keys = self._owner(task)
+        args: list[Any] = [
+            task,
+            *(epochs[role] for role in ROLES),
+            _settings_text(TaskSettings()),
+            LARGEST_SHARE,
+        ]
+        for pair in pairs:
+            origin, destination = (
+                _PART_NUMBERS[part] if part else 0 for part in (pair.origin, pair.destination)
+            )
+            args += (pair.key, origin, destination, pair.name, pair.data)
+        script_keys = [
+            *(keys.epoch(role) for role in ROLES),
+            keys.outcomes,
+            keys.waiting,
+            keys.counters,
+            keys.quarantine,
+            keys.tasks,
+            keys.of_task(task, "counters"),
+            keys.of_task(task, "records"),
+            *(keys.part(task, part) for part in PARTS),
+        ]
+        return int(self._run("reencode", f"re-encoding pairs of task {task}", script_keys, args))
+
+    def held_back(self, task: str) -> list[HeldBack]:
+        held: dict[bytes, bytes] = {}
+        for batch in self._scan(self._owner(task).quarantine):
+            held |= batch
+        return held_of(task, held)
 
     def tasks(self, partition: int) -> dict[str, TaskSettings]:
         with store_errors(f"reading tasks of partition {partition}"):

@@ -65,6 +65,7 @@ class TaskState:
     pinned_ms: int | None = None
     chosen: str | None = None  # what a person promoted, rolled back to or pinned last
     reference: str | None = None  # what the gate compared the latest offer with
+    base: str | None = None  # digest of the base it was changed to
 
     def next_score(self) -> float:
         self.sequence += 1
@@ -124,6 +125,7 @@ class PartitionState:
     seen_ms: dict[bytes, int] = field(default_factory=dict)
     quarantine: dict[bytes, bytes] = field(default_factory=dict)
     champions: dict[str, str] = field(default_factory=dict)
+    relearning: dict[str, int] = field(default_factory=dict)  # task -> branch
     tasks: dict[str, TaskState] = field(default_factory=dict)
 
     def task(self, task: str) -> TaskState:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from edgeseq_core.errors import FencedError
+from edgeseq_core.errors import FencedError, SnapshotError
 from edgeseq_core.replay.state import MemoryState, PartitionState, TaskState
 from edgeseq_core.snapshots.lineage import descends_from
 from edgeseq_core.snapshots.manifest import SnapshotManifest, SnapshotRecord
@@ -18,7 +18,7 @@ from edgeseq_core.snapshots.payloads import (
     verified,
     wants_to_serve,
 )
-from edgeseq_core.snapshots.registry import Offer, TaskStatus
+from edgeseq_core.snapshots.registry import Offer, Restart, TaskStatus
 
 
 class MemoryRegistry:
@@ -44,11 +44,9 @@ class MemoryRegistry:
             t = owned.task(offer.task)
             owned.fence("learner", offer.epoch)
             _fence_champion(owned, offer.task, offer.expected_champion)
-            if t.branch != offer.branch:
-                raise FencedError(
-                    f"the branch of task {offer.task} is {t.branch}, not {offer.branch}"
-                )
+            _fence_branch(t, offer.task, offer.branch)
             t.reference, snapshot_id = offer.reference, manifest.snapshot_id
+            owned.relearning.pop(offer.task, None)
             t.payloads[snapshot_id] = offer.payload
             t.kept[snapshot_id] = manifest.step
             t.manifests.setdefault(snapshot_id, offer.record.model_dump_json())
@@ -75,7 +73,8 @@ class MemoryRegistry:
         with self._memory.lock:
             owned = self._memory.partition_of(task)
             t = owned.task(task)
-            return TaskStatus(owned.champions.get(task), t.pinned_ms is not None, t.branch)
+            champion, pinned = owned.champions.get(task), t.pinned_ms is not None
+            return TaskStatus(champion, pinned, t.branch, t.base)
 
     def record(self, task: str, snapshot_id: str) -> SnapshotRecord:
         with self._memory.lock:
@@ -111,6 +110,7 @@ class MemoryRegistry:
             owned = self._memory.partition_of(task)
             t = owned.task(task)
             _fence_champion(owned, task, expected_champion)
+            _fence_base(t, task, snapshot_id)
             if snapshot_id not in t.kept:
                 raise missing(f"the bytes of snapshot {snapshot_id} are not kept")
             t.journal.append(journal)
@@ -130,6 +130,7 @@ class MemoryRegistry:
             owned = self._memory.partition_of(task)
             t = owned.task(task)
             _fence_champion(owned, task, expected_champion)
+            _fence_base(t, task, snapshot_id)
             step = _way_back(t, snapshot_id)
             abandoned = t.step
             t.chosen, t.pinned_ms, t.step, t.branch = snapshot_id, now_ms, step, t.branch + 1
@@ -137,6 +138,37 @@ class MemoryRegistry:
             t.journal.append(journal)
             t.drop_checkpoint(abandoned)
             self._serve(owned, task, snapshot_id, now_ms)
+
+    def restart(self, restart: Restart) -> None:
+        task, snapshot_id = restart.task, restart.snapshot_id
+        with self._memory.lock:
+            owned = self._memory.partition_of(task)
+            t = owned.task(task)
+            _fence_champion(owned, task, restart.expected_champion)
+            _fence_branch(t, task, restart.branch)
+            step = 0 if snapshot_id is None else t.kept.get(snapshot_id)
+            if step is None:
+                raise missing(f"the bytes of snapshot {snapshot_id} are not kept")
+            abandoned = t.step
+            t.step, t.branch, t.chosen = step, t.branch + 1, restart.expected_champion or t.chosen
+            if restart.base is not None:
+                t.base, t.pinned_ms = restart.base, None
+            t.forks.append((t.last_step, abandoned if snapshot_id is None else step))
+            t.journal.append(restart.journal)
+            t.drop_checkpoint(abandoned)
+            if snapshot_id is None:
+                owned.relearning[task] = t.branch
+            else:
+                owned.relearning.pop(task, None)
+                self._serve(owned, task, snapshot_id, restart.now_ms)
+
+    def relearning(self, partitions: Sequence[int]) -> dict[str, int]:
+        with self._memory.lock:
+            return {
+                task: branch
+                for partition in partitions
+                for task, branch in self._memory.partitions[partition].relearning.items()
+            }
 
     def pin(self, task: str, pinned: bool, *, now_ms: int, journal: str) -> None:
         with self._memory.lock:
@@ -185,6 +217,23 @@ def _fence_champion(owned: PartitionState, task: str, expected: str | None) -> N
     champion = owned.champions.get(task)
     if champion != expected:
         raise FencedError(f"the champion of task {task} is {champion}, not {expected}")
+
+
+def _fence_branch(t: TaskState, task: str, branch: int) -> None:
+    if t.branch != branch:
+        raise FencedError(f"the branch of task {task} is {t.branch}, not {branch}")
+
+
+def _fence_base(t: TaskState, task: str, snapshot_id: str) -> None:
+    """Raises SnapshotError for a snapshot of another base than the task learns on."""
+    if t.base is None or snapshot_id not in t.manifests:
+        return
+    base = _record(t, snapshot_id).manifest.base
+    if base != t.base:
+        raise SnapshotError(
+            f"snapshot {snapshot_id} belongs to base {base[:12]}, task {task} learns on "
+            f"{t.base[:12]}: change the base back first"
+        )
 
 
 def _way_back(t: TaskState, snapshot_id: str) -> int:

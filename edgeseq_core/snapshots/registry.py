@@ -23,6 +23,19 @@ class Offer:
     reference: str | None = None  # the snapshot the gate compared with
 
 
+@dataclass(frozen=True, kw_only=True)
+class Restart:
+    """The learner of a task begins anew, from nothing or from a kept snapshot of another base."""
+
+    task: str
+    branch: int  # the one it leaves
+    expected_champion: str | None
+    now_ms: int
+    journal: str  # one JSON line
+    base: str | None = None  # digest of the base it learns on from now on; None: as before
+    snapshot_id: str | None = None  # which serves at once, and whose checkpoint the learner takes
+
+
 @dataclass(frozen=True)
 class TaskStatus:
     """A task's serving state."""
@@ -30,6 +43,7 @@ class TaskStatus:
     champion: str | None
     pinned: bool
     branch: int
+    base: str | None = None  # digest of the base it was changed to; None: never changed
 
 
 class SnapshotRegistry(Protocol):
@@ -83,6 +97,18 @@ class SnapshotRegistry(Protocol):
         journal: str,
     ) -> None:
         """Serve an earlier champion, pin the task, and fork the learner to that snapshot's checkpoint."""
+
+    def restart(self, restart: Restart) -> None:
+        """Let the learner begin anew on what the buffer holds; the champion serves until it is done.
+
+        Steps are not counted anew, and the branch moves on: a learner that runs is fenced.  With a
+        ``base``, a pin is lifted, and only its snapshots can be promoted or rolled back to from now
+        on.  The champion's bytes stay: it is the way back.  Raises FencedError when branch or
+        champion is stale, SnapshotError when ``snapshot_id`` cannot serve.
+        """
+
+    def relearning(self, partitions: Sequence[int]) -> dict[str, int]:
+        """Task -> branch of those that were restarted and whose learner has offered nothing since."""
 
     def pin(self, task: str, pinned: bool, *, now_ms: int, journal: str) -> None:
         """Hold the champion against promotions, or let the gate decide again."""

@@ -20,6 +20,26 @@ local function drop(order, id, keys)
   drop_checkpoint(keys.checkpoints, keys.kept, redis.call('HGET', keys.state, 'step') or '0', step)
 end
 
+-- A refusal when a snapshot belongs to another base than the task learns on, else nil.
+local function fence_base(keys, task, id)
+  local base = redis.call('HGET', keys.state, 'base')
+  local record = redis.call('HGET', keys.manifests, id)
+  local own = record and cjson.decode(record).manifest.base
+  if base and own and own ~= base then
+    return redis.error_reply('SNAPSHOT snapshot ' .. id .. ' belongs to base ' .. string.sub(own, 1, 12)
+      .. ', task ' .. task .. ' learns on ' .. string.sub(base, 1, 12)
+      .. ': change the base back first')
+  end
+  return nil
+end
+
+-- Leave a line of steps: what follows grows from `base` (steps are never used twice).
+local function fork(forks, keys, base)
+  local last = redis.call('HGET', keys.state, 'last_step') or '0'
+  redis.call('HINCRBY', keys.state, 'branch', 1)
+  redis.call('RPUSH', forks, last .. ':' .. base)
+end
+
 -- Numbers that order a task's snapshots.
 local function next_number(keys)
   return redis.call('HINCRBY', keys.state, 'registry_sequence', 1)
