@@ -21,6 +21,7 @@ from edgeseq_core.replay.record import unpack
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.snapshots.manifest import GateReport
 from edgeseq_core.snapshots.memory_registry import MemoryRegistry
+from edgeseq_core.snapshots.registry import Restart
 
 
 def rebuild(
@@ -67,6 +68,11 @@ def rebuild(
                 raise SnapshotError(
                     f"rebuilding gave {made} where the journal has {entry['snapshot_id']}"
                 )
+        elif kind == "restart" and entry["base"] not in (None, base.digest):
+            raise SnapshotError(
+                f"task {task} was changed to base {entry['base'][:12]} after step "
+                f"{store.state(task).last_step}: what it learnt since cannot be rebuilt on this one"
+            )
         else:
             _decide(registry, task, entry, line, clock.wall_ms())
             loop.reopen(task)
@@ -83,12 +89,31 @@ def _decide(
     registry: MemoryRegistry, task: str, entry: Mapping[str, Any], line: str, now_ms: int
 ) -> None:
     """A person's decision, again."""
+    status = registry.status(task)
+    if entry["kind"] == "restart":
+        registry.restart(
+            Restart(
+                task=task,
+                branch=status.branch,
+                expected_champion=status.champion,
+                now_ms=now_ms,
+                journal=line,
+                base=entry["base"],
+                snapshot_id=entry["snapshot_id"],
+            )
+        )
+        return
     if entry["kind"] == "pin":
         registry.pin(task, entry["action"] == "pin", now_ms=now_ms, journal=line)
         return
     move = registry.promote if entry["kind"] == "promote" else registry.rollback
-    champion = registry.status(task).champion
-    move(task, entry["snapshot_id"], expected_champion=champion, now_ms=now_ms, journal=line)
+    move(
+        task,
+        entry["snapshot_id"],
+        expected_champion=status.champion,
+        now_ms=now_ms,
+        journal=line,
+    )
 
 
 def _place(store: MemoryStore, task: str, key: str, record: bytes, base: Base, epoch: int) -> None:

@@ -66,6 +66,7 @@ class TaskState:
     chosen: str | None = None  # what a person promoted, rolled back to or pinned last
     reference: str | None = None  # what the gate compared the latest offer with
     base: str | None = None  # digest of the base it was changed to
+    left: dict[str, str] = field(default_factory=dict)  # base -> champion when it was restarted
 
     def next_score(self) -> float:
         self.sequence += 1

@@ -150,17 +150,23 @@ class MemoryRegistry:
             if step is None:
                 raise missing(f"the bytes of snapshot {snapshot_id} are not kept")
             abandoned = t.step
-            t.step, t.branch, t.chosen = step, t.branch + 1, restart.expected_champion or t.chosen
+            t.step, t.branch = step, t.branch + 1
+            if (champion := restart.expected_champion) is not None:
+                t.left[_record(t, champion).manifest.base] = champion
             if restart.base is not None:
                 t.base, t.pinned_ms = restart.base, None
             t.forks.append((t.last_step, abandoned if snapshot_id is None else step))
             t.journal.append(restart.journal)
             t.drop_checkpoint(abandoned)
-            if snapshot_id is None:
+            owned.relearning.pop(task, None)
+            if snapshot_id is None and t.last_step:
                 owned.relearning[task] = t.branch
-            else:
-                owned.relearning.pop(task, None)
+            elif snapshot_id is not None:
                 self._serve(owned, task, snapshot_id, restart.now_ms)
+
+    def left(self, task: str, base: str) -> str | None:
+        with self._memory.lock:
+            return self._memory.task(task).left.get(base)
 
     def relearning(self, partitions: Sequence[int]) -> dict[str, int]:
         with self._memory.lock:
@@ -208,9 +214,10 @@ class MemoryRegistry:
             _drop(t, dropped)
 
     def _spared(self, owned: PartitionState, task: str) -> set[str | None]:
-        """The champion, what a person chose last, and what the gate compares with."""
+        """The champion, what a person chose or left last, and what the gate compares with."""
         t = owned.task(task)
-        return {owned.champions.get(task), t.chosen, t.reference, *self._wanted}
+        named = (owned.champions.get(task), t.chosen, t.reference)
+        return {*named, *t.left.values(), *self._wanted}
 
 
 def _fence_champion(owned: PartitionState, task: str, expected: str | None) -> None:

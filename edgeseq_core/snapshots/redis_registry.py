@@ -194,6 +194,12 @@ class RedisRegistry:
         )
         self._run("restart", f"restarting the learner of task {task}", script_keys, args)
 
+    def left(self, task: str, base: str) -> str | None:
+        with store_errors(f"reading the status of task {task}"):
+            state = self._owner(task).of_task(task, "state")
+            found = self._client.hget(state, f"champion:{base}")
+        return found.decode() if found is not None else None
+
     def relearning(self, partitions: Sequence[int]) -> dict[str, int]:
         return {
             task: int(branch)

@@ -103,9 +103,12 @@ class SnapshotRegistry(Protocol):
 
         Steps are not counted anew, and the branch moves on: a learner that runs is fenced.  With a
         ``base``, a pin is lifted, and only its snapshots can be promoted or rolled back to from now
-        on.  The champion's bytes stay: it is the way back.  Raises FencedError when branch or
+        on.  The champion's bytes stay (`left`).  Raises FencedError when branch or
         champion is stale, SnapshotError when ``snapshot_id`` cannot serve.
         """
+
+    def left(self, task: str, base: str) -> str | None:
+        """The champion of a base when the task was restarted last: the way back; its bytes are kept."""
 
     def relearning(self, partitions: Sequence[int]) -> dict[str, int]:
         """Task -> branch of those that were restarted and whose learner has offered nothing since."""

@@ -45,13 +45,18 @@ local function next_number(keys)
   return redis.call('HINCRBY', keys.state, 'registry_sequence', 1)
 end
 
--- What may not be dropped: the champion, what a person chose last, and what the gate compares with.
+-- What may not be dropped: the champion, what a person chose last, what the gate compares with, and
+-- the champions that were left at changes of base (state's fields "champion:BASE").
 local function spared(task, keys)
-  local named = redis.call('HMGET', keys.state, 'chosen', 'reference')
-  local ids = {}
-  for _, id in ipairs({redis.call('HGET', keys.champions, task), named[1], named[2]}) do
-    if id then ids[id] = true end
+  local ids, state = {}, redis.call('HGETALL', keys.state)
+  for at = 1, #state, 2 do
+    local field = state[at]
+    if field == 'chosen' or field == 'reference' or string.sub(field, 1, 9) == 'champion:' then
+      ids[state[at + 1]] = true
+    end
   end
+  local champion = redis.call('HGET', keys.champions, task)
+  if champion then ids[champion] = true end
   return ids
 end
 

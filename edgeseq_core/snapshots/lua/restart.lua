@@ -19,7 +19,10 @@ end
 local abandoned = redis.call('HGET', keys.state, 'step') or '0'
 -- The first write: one that Redis refuses when memory is full, so that nothing is half-written.
 redis.call('HSET', keys.state, 'step', step)
-if champion ~= '' then redis.call('HSET', keys.state, 'chosen', champion) end
+if champion ~= '' then
+  local own = cjson.decode(redis.call('HGET', keys.manifests, champion)).manifest.base
+  redis.call('HSET', keys.state, 'champion:' .. own, champion)
+end
 if base ~= '' then
   redis.call('HSET', keys.state, 'base', base)
   redis.call('HDEL', keys.state, 'pinned_ms')
@@ -28,10 +31,10 @@ end
 fork(KEYS[11], keys, id == '' and abandoned or step)
 redis.call('RPUSH', KEYS[5], ARGV[5])
 drop_checkpoint(keys.checkpoints, keys.kept, step, abandoned)
-if id == '' then
+redis.call('HDEL', KEYS[12], task)
+if id == '' and (redis.call('HGET', keys.state, 'last_step') or '0') ~= '0' then
   redis.call('HSET', KEYS[12], task, branch + 1)
-else
-  redis.call('HDEL', KEYS[12], task)
+elseif id ~= '' then
   serve(task, id, ARGV[4], tonumber(ARGV[6]), keys)
 end
 return redis.status_reply('OK')
