@@ -42,14 +42,14 @@ def everything(stores: Stores) -> dict[Part, list[StoredPair]]:
     return {part: stores.buffer.read(TASK, part) for part in PARTS}
 
 
-def wanted(pair: StoredPair, record: bytes, destination: Part | None = "bulk") -> Recoded:
+def wanted(pair: StoredPair, record: bytes, *, held: bool = False) -> Recoded:
     names = (TASK, *owner_of(pair.record))
     return Recoded(
         key=pair.key,
         origin=pair.part,
-        destination=pair.part if destination is not None else None,
+        destination=None if held else pair.part,
         name=pair_name(*names),
-        data=record if destination is not None else pack_held(names, pair.key, record),
+        data=pack_held(names, pair.key, record) if held else record,
     )
 
 
@@ -88,7 +88,7 @@ def test_nobody_else_may_write_meanwhile(stores: Stores, role: str) -> None:
 def test_what_does_not_fit_is_held_and_let_out_again(stores: Stores) -> None:
     before = everything(filled(stores))
     bulk, learnt = before["bulk"][0], before["reservoir"][0]
-    assert reencode(stores, [wanted(p, p.record, None) for p in (bulk, learnt)]) == 2
+    assert reencode(stores, [wanted(p, p.record, held=True) for p in (bulk, learnt)]) == 2
     held = PairOutcome("quarantined", detail=TOO_LONG)
     assert [stores.buffer.outcome(TASK, "p1", f"id{n}") for n in (1, 4)] == [held, held]
     assert stores.buffer.waiting(PARTITION) == {TASK: (1, 0)}
@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_held_and_let_out_again(stores: Stores) -> None:
 
 def test_a_held_pair_can_be_forgotten(stores: Stores) -> None:
     pair = everything(filled(stores))["bulk"][0]
-    reencode(stores, [wanted(pair, pair.record, None)])
+    reencode(stores, [wanted(pair, pair.record, held=True)])
     assert stores.buffer.remove(TASK, producer="p1", pair_id="id1") == 1
     assert stores.buffer.held_back(TASK) == []
     assert stores.buffer.outcome(TASK, "p1", "id1") == PairOutcome("forgotten")
@@ -129,7 +129,7 @@ def test_two_held_pairs_of_one_id_are_both_kept(open_stores: OpenStores) -> None
     stores.ingest([])
     pairs = [p for p in stores.buffer.read(TASK, "bulk") if owner_of(p.record)[1] == "same"]
     assert len(pairs) == 2
-    reencode(stores, [wanted(pair, pair.record, None) for pair in pairs])
+    reencode(stores, [wanted(pair, pair.record, held=True) for pair in pairs])
     assert [one.key for one in stores.buffer.held_back(TASK)] == [pair.key for pair in pairs]
 
 
@@ -149,7 +149,7 @@ def test_longer_records_push_others_out_of_the_reservoir(stores: Stores) -> None
     stores.ingest([incoming(n) for n in range(8)])
     stores.commit([Move(KEY(n), "bulk", "reservoir", n / 10) for n in range(8)])
     pairs = stores.buffer.read(TASK, "reservoir")
-    assert reencode(stores, [wanted(p, p.record * 2, "reservoir") for p in pairs]) == 8
+    assert reencode(stores, [wanted(p, p.record * 2) for p in pairs]) == 8
     kept = [pair.key for pair in stores.buffer.read(TASK, "reservoir")]
     assert kept == [KEY(n) for n in range(len(kept))]
     assert 4 <= len(kept) <= 6
