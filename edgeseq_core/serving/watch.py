@@ -69,8 +69,8 @@ class SnapshotWatch:
         return self.settings(task).abstain_below
 
     def cannot_load(self, task: str) -> bool:
-        """Whether the task has a champion that failed to load the last time."""
-        return task in self._failures
+        """Whether the task has a champion that failed to load the last time, or is of another base."""
+        return task in self._failures or task in self._passed
 
     def run(self, stop: threading.Event, *, poll_ms: float, beat: Callable[[], None]) -> None:
         """Poll until ``stop`` is set; an unreachable store is waited for, what serves stays."""

@@ -133,6 +133,6 @@ def _row(task: TaskOverview) -> tuple[str, ...]:
         str(task.learnt),
         f"{task.buffer_bytes / 1024:.0f} KiB",
         drift,
-        task.verdict or "none",
+        "learns anew" if task.relearning else task.verdict or "none",
         champion,
     )

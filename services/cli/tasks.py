@@ -76,3 +76,33 @@ def set_task(
         emit({"task": task, **asdict(settings)})
     else:
         say((task, "bold"), ": ", ", ".join(f"{n} {v}" for n, v in asdict(settings).items()))
+
+
+@app.command(name="relearn")
+def relearn_task(
+    task: Task,
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="Why; recorded in the journal.")] = "",
+    common: Common = Common(),  # noqa: B008 - frozen
+) -> None:
+    """Let a task learn anew what its buffer holds; its champion serves on meanwhile."""
+    from edgeseq_core.clock import SystemClock
+    from edgeseq_core.learn.relearn import relearn
+
+    from .names import check_task
+    from .store import open_store
+
+    check_task(task)
+    with open_store(common.settings()) as store:
+        relearn(store.registry, task, clock=SystemClock(), reason=reason)
+        status = store.registry.status(task)
+    if common.as_json:
+        emit({"task": task, "champion": status.champion, "branch": status.branch})
+    else:
+        say(
+            (task, "bold"),
+            " is learnt anew; ",
+            ("edgeseq status", "bold"),
+            " tells when it is done",
+        )

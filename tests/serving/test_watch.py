@@ -114,7 +114,6 @@ def test_a_champion_of_another_base_is_passed_over_and_the_old_one_serves(world:
     assert world.watch.poll() == []
     assert world.engine.snapshot_id("dates") == first
     assert world.meter.failures == ["dates"]  # counted and said once, however many follow
-    assert not world.watch.cannot_load("dates")
     fourth = world.promote("dates", 4)
     assert world.watch.poll() == [fourth]
     world.promote("dates", 5, base="another")
@@ -127,11 +126,10 @@ def test_a_predictor_of_the_new_base_waits_for_the_first_champion_of_it(world: W
     assert world.watch.poll() == []
     assert world.watch.ready
     assert world.engine.snapshot_id("dates") is None
-    assert not world.watch.cannot_load(
-        "dates"
-    )  # a request is told that nothing serves the task yet
+    assert world.watch.cannot_load("dates")  # the task is not unknown
     second = world.promote("dates", 2)
     assert world.watch.poll() == [second]
+    assert not world.watch.cannot_load("dates")
 
 
 def test_bytes_that_fail_are_left_alone_for_a_while(world: World) -> None:
