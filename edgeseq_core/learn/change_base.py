@@ -74,7 +74,8 @@ def change_base(
                     "which goes on where it stopped"
                 ) from error
             if registry.status(task).base != new.digest:
-                back = registry.left(task, new.digest)
+                left = registry.left(task, new.digest)
+                back = left if left in registry.kept(task) else None
                 reason = f"from base {old.digest[:12]}"
                 relearn(
                     registry, task, clock=clock, reason=reason, base=new.digest, snapshot_id=back

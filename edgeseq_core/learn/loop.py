@@ -32,7 +32,7 @@ from edgeseq_core.snapshots.manifest import (
     SnapshotRecord,
     payload_digest,
 )
-from edgeseq_core.snapshots.registry import Offer, SnapshotRegistry
+from edgeseq_core.snapshots.registry import Offer, SnapshotRegistry, TaskStatus
 
 CANDIDATE = "candidate"  # slots of the loop's own engine; a rival's is its snapshot id
 IDENTITY = "identity"
@@ -166,6 +166,7 @@ class LearnerLoop:
         found = self._registry.relearning(self._partitions)
         for name in [name for name, branch in found.items() if self._anew.get(name) != branch]:
             self._close(name)
+            self._encoder.forget()  # maybe sources that were purged
         self._anew = found
 
     def waiting(self, *, known: bool = False) -> dict[str, tuple[int, int]]:
@@ -187,6 +188,7 @@ class LearnerLoop:
         except BaseException as error:
             # The learner in memory may be ahead of the store now: it is read anew.
             self._close(name)
+            self._encoder.forget()  # maybe a purge, and sources of it
             self._unsure.append(name)
             if not isinstance(error, FencedError):
                 raise
@@ -485,7 +487,7 @@ class LearnerLoop:
             learner = TaskLearner.from_checkpoint(
                 state.checkpoint, self._base, name, self._config, self._encoder
             )
-        champion, reference = self._rivals(name, status.champion)
+        champion, reference = self._rivals(name, status)
         task = _Task(learner, state.branch, state.step, state.last_step, champion, reference)
         if state.checkpoint is not None:
             task.checkpoint_digest = hashlib.sha256(state.checkpoint).hexdigest()
@@ -513,12 +515,12 @@ class LearnerLoop:
                 positions[example.topic] = f"{log}|{example.offset + 1}"
         return positions
 
-    def _rivals(self, name: str, serving: str | None) -> tuple[_Rival, _Rival]:
+    def _rivals(self, name: str, status: TaskStatus) -> tuple[_Rival, _Rival]:
         """Champion and reference of a task as the registry has them, ready in the engine."""
-        if serving is None:
+        if (serving := status.champion) is None:
             return (bare := _Rival(None)), bare
         record = self._registry.record(name, serving)
-        if record.manifest.base != self._base.digest:
+        if status.purging or record.manifest.base != self._base.digest:
             return _Rival(serving, foreign=True), _Rival(None)
         champion = _Rival(serving)
         self._engine.swap(serving, serving, self._registry.payload(record.manifest))

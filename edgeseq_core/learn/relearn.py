@@ -8,9 +8,13 @@ which scores it on the held-out pairs as ever.  A learner that is stopped begins
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from edgeseq_core.clock import Clock
-from edgeseq_core.snapshots.registry import Restart, SnapshotRegistry
+from edgeseq_core.errors import FencedError
+from edgeseq_core.snapshots.registry import Restart, SnapshotRegistry, TaskStatus
+
+ATTEMPTS = 5
 
 
 def relearn(
@@ -22,12 +26,12 @@ def relearn(
     base: str | None = None,
     snapshot_id: str | None = None,
 ) -> None:
-    """Restart a task's learner; raises FencedError when the task moved meanwhile: call again.
+    """Restart a task's learner.
 
     ``base`` (a digest) says that it learns on another base from now on, ``snapshot_id`` names a kept
     snapshot of that base: it serves at once, and the learner goes on from it instead.
     """
-    status, now_ms = registry.status(task), clock.wall_ms()
+    now_ms = clock.wall_ms()
     line = {
         "kind": "restart",
         "base": base,
@@ -35,14 +39,28 @@ def relearn(
         "reason": reason,
         "at_ms": now_ms,
     }
-    registry.restart(
-        Restart(
-            task=task,
-            branch=status.branch,
-            expected_champion=status.champion,
-            now_ms=now_ms,
-            journal=json.dumps(line),
-            base=base,
-            snapshot_id=snapshot_id,
+
+    def restart(status: TaskStatus) -> None:
+        registry.restart(
+            Restart(
+                task=task,
+                branch=status.branch,
+                expected_champion=status.champion,
+                now_ms=now_ms,
+                journal=json.dumps(line),
+                base=base,
+                snapshot_id=snapshot_id,
+            )
         )
-    )
+
+    at_present(registry, task, restart)
+
+
+def at_present(registry: SnapshotRegistry, task: str, act: Callable[[TaskStatus], None]) -> None:
+    """Act on a task as it is; again where its learner has just promoted, which it may each second."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return act(registry.status(task))
+        except FencedError:
+            continue
+    return act(registry.status(task))

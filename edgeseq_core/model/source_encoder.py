@@ -77,6 +77,10 @@ class CachingEncoder:
         read = model.run_encoder(x, real, weights, layers)
         return model.memorize(read, real, weights, model.output.symbols(sources, tables))
 
+    def forget(self) -> None:
+        """Keep nothing of any source."""
+        self._kept.clear()
+
     @torch.no_grad()
     def _lower(self, source: str, depth: int) -> Tensor:
         """Output ``[S, D]`` of the lowest ``depth`` layers for one source."""

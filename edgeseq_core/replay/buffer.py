@@ -240,8 +240,25 @@ class ReplayBuffer(Protocol):
     def outcome(self, task: str, producer: str, pair_id: str) -> PairOutcome | None:
         """What became of a pair; None when it was never seen or left the window."""
 
-    def remove(self, task: str, *, producer: str | None = None, pair_id: str | None = None) -> int:
-        """Forget a pair, a producer's pairs, or (neither given) a whole task's; returns how many."""
+    def remove(
+        self,
+        task: str,
+        *,
+        producer: str | None = None,
+        pair_id: str | None = None,
+        purge: str = "",
+    ) -> int:
+        """Forget a pair, a producer's pairs, or (neither given) a whole task's; returns how many.
+
+        Their keys are journaled under the ``purge`` id.  Where the learner had taken one of them, the
+        task is tainted (`TaskStatus.tainted`): its calibrations may have learnt it.
+        """
+
+    def add_receipt(self, task: str, receipt: str) -> None:
+        """Keep the receipt of a purge (`learn.purge`), a JSON line."""
+
+    def receipts(self, task: str) -> list[str]:
+        """All receipts of a task, oldest first."""
 
     def stats(self, task: str) -> BufferStats:
         """Counts and bytes."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from edgeseq_core.errors import FencedError
 from edgeseq_core.replay.buffer import (
+    FRESH_PARTS,
     PARTS,
     ROLES,
     BufferStats,
@@ -269,19 +271,42 @@ class MemoryStore:
         found = owned.outcomes.get(pair_name(task, producer, pair_id))
         return PairOutcome(found.state, found.step, found.detail) if found else None
 
-    def remove(self, task: str, *, producer: str | None = None, pair_id: str | None = None) -> int:
+    def remove(
+        self,
+        task: str,
+        *,
+        producer: str | None = None,
+        pair_id: str | None = None,
+        purge: str = "",
+    ) -> int:
         def wanted(names: tuple[str, str]) -> bool:
             return producer in (None, names[0]) and pair_id in (None, names[1])
 
         with self.memory.lock:
             owned = self.memory.partition_of(task)
             t = owned.task(task)
-            keys = [key for key, stored in t.records.items() if wanted(owner_of(stored.record))]
-            for key in keys:
-                owned.settle(t.take(key).name, key, "forgotten")
-            removed = len(keys) + _remove_quarantined(owned, task, wanted)
+            fresh, taken = list[str](), list[str]()
+            for key, stored in list(t.records.items()):
+                if wanted(owner_of(stored.record)):
+                    owned.settle(t.take(key).name, key, "forgotten")
+                    (fresh if stored.part in FRESH_PARTS else taken).append(key)
+            t.tainted |= bool(taken)
+            if fresh or taken:
+                t.journal.append(_removal(purge, fresh, taken, 0))
+            held = _remove_quarantined(owned, task, wanted)
+            if held:
+                t.journal.append(_removal(purge, [], [], held))
+            removed = len(fresh) + len(taken) + held
             t.forgotten += removed
             return removed
+
+    def add_receipt(self, task: str, receipt: str) -> None:
+        with self.memory.lock:
+            self.memory.task(task).receipts.append(receipt)
+
+    def receipts(self, task: str) -> list[str]:
+        with self.memory.lock:
+            return list(self.memory.task(task).receipts)
 
     def stats(self, task: str) -> BufferStats:
         with self.memory.lock:
@@ -293,6 +318,11 @@ class MemoryStore:
                 shed=t.shed,
                 forgotten=t.forgotten,
             )
+
+
+def _removal(purge: str, fresh: Sequence[str], taken: Sequence[str], held: int) -> str:
+    line = {"kind": "remove", "purge": purge, "fresh": sorted(fresh), "taken": sorted(taken)}
+    return json.dumps(line | {"held": held}, separators=(",", ":"))
 
 
 def _stored(task: TaskState, entries: Sequence[tuple[float, str]]) -> list[StoredPair]:

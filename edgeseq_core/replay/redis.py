@@ -327,7 +327,14 @@ class RedisStore:
         state, step, detail, _ = found.decode().split("|", 3)
         return PairOutcome(cast(PairState, state), int(step), detail)
 
-    def remove(self, task: str, *, producer: str | None = None, pair_id: str | None = None) -> int:
+    def remove(
+        self,
+        task: str,
+        *,
+        producer: str | None = None,
+        pair_id: str | None = None,
+        purge: str = "",
+    ) -> int:
         """Forget pairs in batches; a pair that arrives meanwhile may stay."""
 
         def wanted(names: tuple[str, str]) -> bool:
@@ -335,7 +342,7 @@ class RedisStore:
 
         removed = 0
         for stored, held in self._matching(task, wanted):
-            removed += self._remove(task, stored, held)
+            removed += self._remove(task, purge, stored, held)
         return removed
 
     def _matching(
@@ -365,7 +372,7 @@ class RedisStore:
             if not cursor:
                 return
 
-    def _remove(self, task: str, stored: list[bytes], held: list[bytes]) -> int:
+    def _remove(self, task: str, purge: str, stored: list[bytes], held: list[bytes]) -> int:
         if not stored and not held:
             return 0
         keys = self._owner(task)
@@ -374,12 +381,20 @@ class RedisStore:
             keys.waiting,
             keys.counters,
             keys.quarantine,
-            keys.of_task(task, "counters"),
-            keys.of_task(task, "records"),
+            *(keys.of_task(task, name) for name in ("counters", "records", "state", "journal")),
             *(keys.part(task, part) for part in PARTS),
         ]
-        args = (task, len(stored), *stored, *held)
+        args = (task, purge, len(stored), *stored, *held)
         return int(self._run("remove", f"forgetting pairs of task {task}", script_keys, args))
+
+    def add_receipt(self, task: str, receipt: str) -> None:
+        with store_errors(f"storing a receipt of task {task}"):
+            self._client.rpush(self._owner(task).of_task(task, "receipts"), receipt)
+
+    def receipts(self, task: str) -> list[str]:
+        with store_errors(f"reading receipts of task {task}"):
+            found = self._client.lrange(self._owner(task).of_task(task, "receipts"), 0, -1)
+        return [receipt.decode() for receipt in found]
 
     def stats(self, task: str) -> BufferStats:
         keys = self._owner(task)

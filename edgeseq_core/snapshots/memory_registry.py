@@ -14,11 +14,12 @@ from edgeseq_core.snapshots.payloads import (
     check_offer,
     missing,
     promotion_ms,
+    purge_line,
     thinned,
     verified,
     wants_to_serve,
 )
-from edgeseq_core.snapshots.registry import Offer, Restart, TaskStatus
+from edgeseq_core.snapshots.registry import Offer, Purge, Restart, TaskStatus
 
 
 class MemoryRegistry:
@@ -51,15 +52,17 @@ class MemoryRegistry:
             t.kept[snapshot_id] = manifest.step
             t.manifests.setdefault(snapshot_id, offer.record.model_dump_json())
             t.journal.append(offer.journal)
-            if wants_to_serve(offer) and t.pinned_ms is None:
+            serves = wants_to_serve(offer) and t.pinned_ms is None
+            if serves:
                 self._serve(owned, offer.task, snapshot_id, promotion_ms(offer.record))
-                return True
-            if snapshot_id not in t.promotions:
+            elif snapshot_id not in t.promotions:
                 if snapshot_id in t.held:
                     t.held.remove(snapshot_id)
                 t.held.append(snapshot_id)
                 self._drop_held(owned, offer.task)
-            return False
+            if t.purging is not None:
+                _end(owned, t, offer.task)
+            return serves
 
     def champions(self, partitions: Sequence[int]) -> dict[str, str]:
         with self._memory.lock:
@@ -74,7 +77,7 @@ class MemoryRegistry:
             owned = self._memory.partition_of(task)
             t = owned.task(task)
             champion, pinned = owned.champions.get(task), t.pinned_ms is not None
-            return TaskStatus(champion, pinned, t.branch, t.base)
+            return TaskStatus(champion, pinned, t.branch, t.base, t.tainted, t.purging is not None)
 
     def record(self, task: str, snapshot_id: str) -> SnapshotRecord:
         with self._memory.lock:
@@ -164,6 +167,31 @@ class MemoryRegistry:
             elif snapshot_id is not None:
                 self._serve(owned, task, snapshot_id, restart.now_ms)
 
+    def purge(self, purge: Purge) -> None:
+        task = purge.task
+        with self._memory.lock:
+            owned = self._memory.partition_of(task)
+            t = owned.task(task)
+            _fence_champion(owned, task, purge.expected_champion)
+            _fence_branch(t, task, purge.branch)
+            t.forks.append((t.last_step, t.step))
+            t.step, t.branch = 0, t.branch + 1
+            dropped, t.purging = sorted(t.kept), purge.expected_champion
+            t.pinned_ms = t.chosen = t.reference = None
+            t.tainted = False
+            t.left.clear()
+            t.checkpoints.clear()
+            for snapshot_id in set(t.kept) - {t.purging}:
+                del t.kept[snapshot_id], t.payloads[snapshot_id]
+            t.promotions = [one for one in t.promotions if one == t.purging]
+            t.held.clear()
+            owned.relearning.pop(task, None)
+            if t.parts["reservoir"]:
+                owned.relearning[task] = t.branch
+            elif t.purging is not None:
+                _end(owned, t, task)
+            t.journal.append(purge_line(purge, dropped))
+
     def left(self, task: str, base: str) -> str | None:
         with self._memory.lock:
             return self._memory.task(task).left.get(base)
@@ -224,6 +252,17 @@ def _fence_champion(owned: PartitionState, task: str, expected: str | None) -> N
     champion = owned.champions.get(task)
     if champion != expected:
         raise FencedError(f"the champion of task {task} is {champion}, not {expected}")
+
+
+def _end(owned: PartitionState, t: TaskState, task: str) -> None:
+    """Delete the champion that a purge left, whether or not another serves now."""
+    assert t.purging is not None
+    if owned.champions.get(task) == t.purging:
+        del owned.champions[task]
+    if t.purging in t.kept:
+        del t.kept[t.purging], t.payloads[t.purging]
+        t.promotions.remove(t.purging)
+    t.purging = None
 
 
 def _fence_branch(t: TaskState, task: str, branch: int) -> None:

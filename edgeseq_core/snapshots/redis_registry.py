@@ -23,10 +23,13 @@ from edgeseq_core.snapshots.payloads import (
     check_offer,
     missing,
     promotion_ms,
+    purge_line,
     verified,
     wants_to_serve,
 )
-from edgeseq_core.snapshots.registry import Offer, Restart, TaskStatus
+from edgeseq_core.snapshots.registry import Offer, Purge, Restart, TaskStatus
+
+_STATUS = ["pinned_ms", "branch", "base", "tainted", "purging"]
 
 
 class RedisRegistry:
@@ -44,7 +47,7 @@ class RedisRegistry:
         self._client: Any = client
         self._prefix, self._partitions = prefix, partitions
         self._kept_promotions, self._kept_held = kept_promotions, kept_held
-        names = ("offer", "promote", "rollback", "restart", "pin")
+        names = ("offer", "promote", "rollback", "restart", "purge", "pin")
         self._scripts = {n: load_script(client, "edgeseq_core.snapshots", n) for n in names}
 
     def _owner(self, task: str) -> Keys:
@@ -104,11 +107,16 @@ class RedisRegistry:
         with store_errors(f"reading the status of task {task}"):
             pipe = self._client.pipeline(transaction=False)
             pipe.hget(keys.champions, task)
-            pipe.hmget(keys.of_task(task, "state"), ["pinned_ms", "branch", "base"])
-            champion, (pinned_ms, branch, base) = pipe.execute()
+            pipe.hmget(keys.of_task(task, "state"), _STATUS)
+            champion, (pinned_ms, branch, base, tainted, purging) = pipe.execute()
         serving = champion.decode() if champion is not None else None
         return TaskStatus(
-            serving, pinned_ms is not None, int(branch or 0), base.decode() if base else None
+            serving,
+            pinned_ms is not None,
+            int(branch or 0),
+            base.decode() if base else None,
+            tainted is not None,
+            purging is not None,
         )
 
     def record(self, task: str, snapshot_id: str) -> SnapshotRecord:
@@ -193,6 +201,18 @@ class RedisRegistry:
             restart.snapshot_id or "",
         )
         self._run("restart", f"restarting the learner of task {task}", script_keys, args)
+
+    def purge(self, purge: Purge) -> None:
+        task, keys = purge.task, self._owner(purge.task)
+        script_keys = [
+            *self._serving_keys(task),
+            keys.of_task(task, "forks"),
+            keys.relearning,
+            keys.part(task, "reservoir"),
+        ]
+        before, after = purge_line(purge, ["ids"]).split('"ids"')
+        args = (task, purge.branch, purge.expected_champion or "", before, after)
+        self._run("purge", f"purging task {task}", script_keys, args)
 
     def left(self, task: str, base: str) -> str | None:
         with store_errors(f"reading the status of task {task}"):

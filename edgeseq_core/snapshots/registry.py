@@ -36,6 +36,17 @@ class Restart:
     snapshot_id: str | None = None  # which serves at once, and whose checkpoint the learner takes
 
 
+@dataclass(frozen=True, kw_only=True)
+class Purge:
+    """All that a task has learnt is to be deleted."""
+
+    task: str
+    branch: int
+    expected_champion: str | None
+    purge: str  # its id
+    now_ms: int
+
+
 @dataclass(frozen=True)
 class TaskStatus:
     """A task's serving state."""
@@ -44,6 +55,8 @@ class TaskStatus:
     pinned: bool
     branch: int
     base: str | None = None  # digest of the base it was changed to; None: never changed
+    tainted: bool = False  # a pair that may be in its calibrations was removed, and they stand yet
+    purging: bool = False  # its champion may have learnt such a pair, and goes with the next offer
 
 
 class SnapshotRegistry(Protocol):
@@ -105,6 +118,15 @@ class SnapshotRegistry(Protocol):
         ``base``, a pin is lifted, and only its snapshots can be promoted or rolled back to from now
         on.  The champion's bytes stay (`left`).  Raises FencedError when branch or
         champion is stale, SnapshotError when ``snapshot_id`` cannot serve.
+        """
+
+    def purge(self, purge: Purge) -> None:
+        """Delete every calibration of a task, and let its learner begin anew on what is left.
+
+        Bytes and checkpoints go at once, whoever chose them, and so does a pin.  The champion serves
+        until the learner's next offer, which takes its place or, held, leaves the task without one;
+        where the reservoir is empty it goes at once.  Manifests stay: they tell nothing of a pair.
+        The journal gets the line and the ids.  Raises FencedError when branch or champion is stale.
         """
 
     def left(self, task: str, base: str) -> str | None:

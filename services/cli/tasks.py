@@ -88,6 +88,8 @@ def relearn_task(
 ) -> None:
     """Let a task learn anew what its buffer holds; its champion serves on meanwhile."""
     from edgeseq_core.clock import SystemClock
+    from edgeseq_core.errors import ConfigError
+    from edgeseq_core.keys import partition_of
     from edgeseq_core.learn.relearn import relearn
 
     from .names import check_task
@@ -95,6 +97,8 @@ def relearn_task(
 
     check_task(task)
     with open_store(common.settings()) as store:
+        if task not in store.buffer.tasks(partition_of(task, store.partitions)):
+            raise ConfigError(f"task {task} is not registered; `edgeseq tasks list` names them")
         relearn(store.registry, task, clock=SystemClock(), reason=reason)
         status = store.registry.status(task)
     if common.as_json:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgeseq_core.keys import partition_of
+from edgeseq_core.model.base_file import read_header
 from edgeseq_core.replay.buffer import IncomingPair, Position, StepCommit
+from edgeseq_core.replay.record import PairRecord, pack, unpack
 from edgeseq_core.snapshots.manifest import (
     GateReport,
     GateScore,
@@ -14,6 +18,8 @@ from edgeseq_core.snapshots.manifest import (
     payload_digest,
 )
 from edgeseq_core.snapshots.registry import Offer
+from edgeseq_core.testing.base import CHARACTERS, write_tiny_base
+from edgeseq_core.text.vocabulary import Vocabulary
 from tests.cli.conftest import Run, Stored
 from tests.client.responder import PARTITIONS
 
@@ -147,6 +153,88 @@ def test_snapshots_of_a_task(run: Run, stored: Stored) -> None:
     text = run("snapshots", "dates").out
     assert "●" in text
     assert "worse" in text
+
+
+def test_a_task_is_told_to_learn_anew(run: Run, stored: Stored) -> None:
+    ran = run("tasks", "relearn", "dates")
+    assert ran.code == 2
+    assert "task dates is not registered" in ran.err
+    _ingest(stored, 3)
+    champion = _offer(stored, 1, None, "better")
+    (told,) = run("tasks", "relearn", "dates", "--reason", "a test", "--json").documents
+    assert told == {"task": "dates", "champion": champion, "branch": 1}
+    assert '"reason": "a test"' in stored.buffer.journal("dates")[-1]
+    (task,) = run("status", "--json").documents[0]["tasks"]
+    assert (task["relearning"], task["champion"]) == (True, champion)
+    assert "learns anew" in run("status").out
+
+
+def test_the_base_is_changed_and_changed_back(run: Run, stored: Stored, tmp_path: Path) -> None:
+    base, short = (
+        write_tiny_base(tmp_path / f"{n}.safetensors", seed=n, max_tokens=n) for n in (64, 24)
+    )
+    digest = read_header(base).record_digest
+    epoch = stored.buffer.acquire("consumer", PARTITION)
+    stored.buffer.ingest(
+        PARTITION,
+        [text_pair(n, digest, "x" * (10 * n)) for n in range(5)],
+        epoch=epoch,
+        topic="pairs",
+        expected=None,
+        position=Position("log", 5),
+        now_ms=1,
+    )
+    ran = run("base", "change", str(short), "--former", str(base))
+    assert ran.code == 0, ran.err
+    assert "dates: 3 pairs re-encoded" in ran.out
+    assert "2 pairs too long for the new base, in quarantine" in ran.out
+    assert f"EDGESEQ_BASE__PATH={short}, predictors last" in ran.out
+    (back,) = run("base", "change", str(base), "--former", str(short), "--json").documents
+    assert (back["rewritten"], back["let_out"], back["too_long"]) == (3, 2, 0)
+    found = stored.buffer.read("dates", "bulk")
+    assert sorted(len(unpack(pair.record, digest).source_ids) for pair in found) == [
+        0,
+        10,
+        20,
+        30,
+        40,
+    ]
+    same = run("base", "change", str(base), "--former", str(base))
+    assert same.code == 2
+    assert "name the former one with --former" in same.err
+
+
+def test_the_base_of_a_folder_without_a_store_cannot_be_changed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGESEQ_REDIS__URL", raising=False)
+    short = write_tiny_base(tmp_path / "short.safetensors")
+    ran = run("base", "change", str(short), "--dir", str(tmp_path))
+    assert ran.code == 2
+    assert "holds no store: name one with --dir or --redis" in ran.err
+
+
+def text_pair(number: int, digest: bytes, source: str) -> IncomingPair:
+    record = PairRecord(
+        producer="p",
+        pair_id=str(number),
+        arrived_ms=1,
+        topic="pairs",
+        offset=number,
+        correction=False,
+        source_ids=tuple(Vocabulary(CHARACTERS).encode(source)),
+        target_ids=(300,),
+    )
+    return IncomingPair(
+        task="dates",
+        producer="p",
+        pair_id=str(number),
+        topic="pairs",
+        offset=number,
+        arrived_ms=1,
+        correction=False,
+        record=pack(record, digest),
+    )
 
 
 def test_looking_at_an_empty_server_makes_no_store(

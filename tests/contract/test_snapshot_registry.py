@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +11,9 @@ import pytest
 
 from edgeseq_core.errors import FencedError, SnapshotError
 from edgeseq_core.snapshots.payloads import KEPT_RECENT
-from edgeseq_core.snapshots.registry import Restart, TaskStatus
+from edgeseq_core.snapshots.registry import Purge, Restart, TaskStatus
 from tests.contract.conftest import OpenStores
-from tests.contract.stores import NOW_MS, PARTITION, PARTITIONS, TASK, Stores, snapshot
+from tests.contract.stores import NOW_MS, PARTITION, PARTITIONS, TASK, Stores, incoming, snapshot
 
 Serve = Callable[[Stores, str, str | None], None]
 LATER_MS = NOW_MS + 99_000
@@ -441,3 +443,92 @@ def test_a_task_that_learnt_nothing_has_nothing_to_learn_anew(stores: Stores) ->
     restart(stores, base=OTHER)
     assert stores.registry.relearning(range(PARTITIONS)) == {}
     assert stores.registry.status(TASK) == TaskStatus(None, False, 1, OTHER)
+
+
+# --- purge ----------------------------------------------------------------------------------------
+
+
+def purge(stores: Stores, **changed: Any) -> None:
+    status = stores.registry.status(TASK)
+    fields: dict[str, Any] = {
+        "task": TASK,
+        "branch": status.branch,
+        "expected_champion": status.champion,
+        "purge": "asked-1",
+        "now_ms": LATER_MS,
+    }
+    stores.registry.purge(Purge(**(fields | changed)))
+
+
+def three_snapshots(stores: Stores) -> tuple[str, str]:
+    """Two pairs in the reservoir, two snapshots that served, one held; the first and the champion."""
+    stores.ingest([incoming(n) for n in range(2)])
+    stores.learn(priorities=random.Random(1))
+    first, champion = stores.offer(), stores.serve_step()
+    stores.commit()
+    stores.offer(verdict="hold")
+    return first, champion
+
+
+def test_a_purge_deletes_all_but_the_champion_which_goes_with_the_next_offer(
+    stores: Stores,
+) -> None:
+    first, champion = three_snapshots(stores)
+    pin(stores, True)
+    purge(stores)
+    assert stores.kept() == [champion]
+    state = stores.buffer.state(TASK)
+    assert (state.step, state.last_step, state.checkpoint, state.branch) == (0, 3, None, 1)
+    status = stores.registry.status(TASK)
+    assert (status.champion, status.pinned, status.purging) == (champion, False, True)
+    assert stores.registry.relearning(range(PARTITIONS)) == {TASK: 1}
+    line = json.loads(stores.buffer.journal(TASK)[-1])
+    assert (line["kind"], line["purge"], line["at_ms"]) == ("purge", "asked-1", LATER_MS)
+    assert {first, champion} < set(line["snapshots"])
+    assert len(line["snapshots"]) == 3
+    with pytest.raises(SnapshotError, match="checkpoint"):
+        roll_back(stores, champion)
+    clean = stores.serve_step()
+    assert stores.kept() == [clean]
+    assert stores.registry.status(TASK) == TaskStatus(clean, False, 1)
+
+
+def test_a_purged_champion_goes_even_if_the_clean_candidate_is_held(stores: Stores) -> None:
+    three_snapshots(stores)
+    purge(stores)
+    stores.commit()
+    held = stores.offer(verdict="hold")
+    assert stores.registry.status(TASK) == TaskStatus(None, False, 1)
+    assert stores.registry.champions(range(PARTITIONS)) == {}
+    assert stores.kept() == [held]
+    assert stores.serve_step() == stores.registry.status(TASK).champion
+
+
+def test_a_purge_that_leaves_nothing_to_learn_ends_at_once(stores: Stores) -> None:
+    three_snapshots(stores)
+    stores.buffer.remove(TASK)
+    assert stores.registry.status(TASK).tainted
+    purge(stores)
+    assert stores.registry.status(TASK) == TaskStatus(None, False, 1)
+    assert stores.kept() == []
+    assert stores.registry.relearning(range(PARTITIONS)) == {}
+
+
+def test_what_was_left_at_a_change_of_base_is_purged_too(stores: Stores) -> None:
+    three_snapshots(stores)
+    restart(stores, base=OTHER)
+    stores.serve_step()
+    purge(stores)
+    assert stores.registry.left(TASK, BASE) is None
+    clean = stores.serve_step()
+    assert stores.kept() == [clean]
+    assert stores.registry.status(TASK).base == OTHER
+
+
+def test_a_stale_purge_changes_nothing(stores: Stores) -> None:
+    three_snapshots(stores)
+    before = (observed(stores), stores.kept())
+    for changed in ({"branch": 7}, {"expected_champion": "another"}):
+        with pytest.raises(FencedError):
+            purge(stores, **changed)
+    assert (observed(stores), stores.kept()) == before

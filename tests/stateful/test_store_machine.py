@@ -36,7 +36,7 @@ from edgeseq_core.replay.buffer import (
 from edgeseq_core.replay.record import owner_of, pack_held, pair_name
 from edgeseq_core.replay.rules import StoreLimits
 from edgeseq_core.snapshots.manifest import SnapshotManifest
-from edgeseq_core.snapshots.registry import Restart
+from edgeseq_core.snapshots.registry import Purge, Restart
 from tests.contract.stores import (
     FEEDBACK,
     NOW_MS,
@@ -282,6 +282,18 @@ class StoreMachine(RuleBasedStateMachine):
             "snapshot_id": snapshot_id,
         }
         self.both(lambda s: s.registry.restart(Restart(**(fields | stale))))
+
+    @rule(task=tasks, stale=st.sampled_from([{}, {}, {"branch": 99}]))
+    def purge(self, task: str, stale: dict[str, Any]) -> None:
+        status = self.twin.registry.status(task)
+        fields: dict[str, Any] = {
+            "task": task,
+            "branch": status.branch,
+            "expected_champion": status.champion,
+            "purge": "asked",
+            "now_ms": self.now_ms,
+        }
+        self.both(lambda s: s.registry.purge(Purge(**(fields | stale))))
 
     @rule(task=tasks, pinned=st.booleans())
     def pin(self, task: str, pinned: bool) -> None:

@@ -33,6 +33,15 @@ local function fence_base(keys, task, id)
   return nil
 end
 
+-- Delete the champion that a purge left, whether or not another serves now.
+local function end_purge(task, keys, id)
+  if redis.call('HGET', keys.champions, task) == id then redis.call('HDEL', keys.champions, task) end
+  for _, order in ipairs({keys.promotions, keys.held}) do redis.call('ZREM', order, id) end
+  redis.call('HDEL', keys.payloads, id)
+  redis.call('HDEL', keys.kept, id)
+  redis.call('HDEL', keys.state, 'purging')
+end
+
 -- Leave a line of steps: what follows grows from `base` (steps are never used twice).
 local function fork(forks, keys, base)
   local last = redis.call('HGET', keys.state, 'last_step') or '0'

@@ -22,12 +22,13 @@ if redis.call('HSETNX', KEYS[8], id, ARGV[8]) == 1 then
   redis.call('RPUSH', KEYS[9], id)
 end
 redis.call('RPUSH', KEYS[6], ARGV[9])
-if ARGV[10] == '1' and redis.call('HEXISTS', keys.state, 'pinned_ms') == 0 then
+local serves = ARGV[10] == '1' and redis.call('HEXISTS', keys.state, 'pinned_ms') == 0
+if serves then
   serve(task, id, ARGV[11], tonumber(ARGV[12]), keys)
-  return 1
-end
-if not redis.call('ZSCORE', keys.promotions, id) then
+elseif not redis.call('ZSCORE', keys.promotions, id) then
   redis.call('ZADD', keys.held, next_number(keys), id)
   drop_held(task, tonumber(ARGV[13]), keys)
 end
-return 0
+local purging = redis.call('HGET', keys.state, 'purging')
+if purging then end_purge(task, keys, purging) end
+return serves and 1 or 0
