@@ -10,17 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator
+import time
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from edgeseq_core.clock import Clock
+from edgeseq_core.errors import ConfigError
 from edgeseq_core.keys import partition_of
 from edgeseq_core.learn.relearn import at_present
 from edgeseq_core.replay.buffer import PARTS, ReplayBuffer
 from edgeseq_core.snapshots.registry import Purge, SnapshotRegistry, TaskStatus
 
+POLL_S = 0.5
 REMEMBERED_LINES = 50_000  # of a journal: a purge is complete long before so many follow it
 
 
@@ -67,11 +70,36 @@ class Receipt(BaseModel):
         return [fault for holds, fault in checks if not holds]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a purge was asked for, and when; ``purge`` is its id."""
+
+    purge: str
+    producer: str | None
+    pair_id: str | None
+    at_ms: int
+
+
 class Purging:
-    """A purge from the request to its receipt."""
+    """A purge from the request to its receipt; `begin` or `resume` one."""
 
     def __init__(
         self,
+        buffer: ReplayBuffer,
+        registry: SnapshotRegistry,
+        task: str,
+        *,
+        partitions: int,
+        clock: Clock,
+        asked: Asked,
+    ) -> None:
+        self._buffer, self._registry, self._clock = buffer, registry, clock
+        self._task, self._partition = task, partition_of(task, partitions)
+        self.asked = asked
+
+    @classmethod
+    def begin(
+        cls,
         buffer: ReplayBuffer,
         registry: SnapshotRegistry,
         task: str,
@@ -80,20 +108,46 @@ class Purging:
         pair_id: str | None = None,
         partitions: int,
         clock: Clock,
-    ) -> None:
+    ) -> Purging:
         """Remove the pairs, and delete the calibrations if any may have learnt one of them."""
-        self._buffer, self._registry, self._clock = buffer, registry, clock
-        self._task, self._producer, self._pair_id = task, producer, pair_id
-        self._partition = partition_of(task, partitions)
-        self._asked_ms = clock.wall_ms()
-        self.purge = secrets.token_hex(8)
-        outcome = buffer.outcome(task, producer, pair_id) if producer and pair_id else None
-        waits = outcome is not None and outcome.state not in ("trained", "held_out", "forgotten")
-        buffer.remove(task, producer=producer, pair_id=pair_id, purge=self.purge)
-        tainted = registry.status(task).tainted
-        self.relearns = tainted or (not waits and self._has_evicted())
-        if self.relearns:
-            at_present(registry, task, self._delete)
+        asked = Asked(secrets.token_hex(8), producer, pair_id, clock.wall_ms())
+        purging = cls(buffer, registry, task, partitions=partitions, clock=clock, asked=asked)
+        waits = purging._waits()
+        buffer.remove(task, producer=producer, pair_id=pair_id, purge=asked.purge)
+        if registry.status(task).tainted or (not waits and purging._has_evicted()):
+            at_present(registry, task, purging._delete)
+        return purging
+
+    @classmethod
+    def resume(
+        cls,
+        buffer: ReplayBuffer,
+        registry: SnapshotRegistry,
+        task: str,
+        *,
+        purge: str,
+        partitions: int,
+        clock: Clock,
+    ) -> Purging:
+        """One that was begun and has no receipt yet; raises ConfigError when there is none."""
+        for line in _lines(buffer, task, purge):
+            if line["kind"] == "purge":
+                asked = Asked(purge, line["producer"], line["pair_id"], line["at_ms"])
+                return cls(buffer, registry, task, partitions=partitions, clock=clock, asked=asked)
+        raise ConfigError(f"task {task} has no purge {purge}; `edgeseq receipts {task}` lists them")
+
+    def _waits(self) -> bool:
+        """Whether one pair is asked for that no learner has taken yet."""
+        producer, pair_id = self.asked.producer, self.asked.pair_id
+        if producer is None or pair_id is None:
+            return False
+        outcome = self._buffer.outcome(self._task, producer, pair_id)
+        return outcome is not None and outcome.state not in ("trained", "held_out", "forgotten")
+
+    def _has_evicted(self) -> bool:
+        """Whether pairs were learnt that the reservoir let go: whose they were, nobody knows."""
+        stats = self._buffer.stats(self._task)
+        return stats.learnt > stats.pairs["reservoir"]
 
     def _delete(self, status: TaskStatus) -> None:
         """Delete the calibrations of the task."""
@@ -102,15 +156,12 @@ class Purging:
                 task=self._task,
                 branch=status.branch,
                 expected_champion=status.champion,
-                purge=self.purge,
-                now_ms=self._asked_ms,
+                purge=self.asked.purge,
+                producer=self.asked.producer,
+                pair_id=self.asked.pair_id,
+                now_ms=self.asked.at_ms,
             )
         )
-
-    def _has_evicted(self) -> bool:
-        """Whether pairs were learnt that the reservoir let go: whose they were, nobody knows."""
-        stats = self._buffer.stats(self._task)
-        return stats.learnt > stats.pairs["reservoir"]
 
     @property
     def done(self) -> bool:
@@ -118,35 +169,44 @@ class Purging:
         waits = self._task in self._registry.relearning([self._partition])
         return not waits and not self._registry.status(self._task).purging
 
+    def wait(self, limit_s: float) -> bool:
+        """Wait for the learner, at most so long; returns `done`."""
+        end_s = self._clock.monotonic() + limit_s
+        while not self.done and self._clock.monotonic() < end_s:
+            time.sleep(POLL_S)
+        return self.done
+
     def receipt(self) -> Receipt:
-        """The receipt of a purge that is `done`, which the store keeps."""
-        lines = [line for line in self._lines() if line["purge"] == self.purge]
+        """The receipt of a purge that is `done`; the store keeps it."""
+        lines = _lines(self._buffer, self._task, self.asked.purge)
         removals = [line for line in lines if line["kind"] == "remove"]
+        deletions = [line for line in lines if line["kind"] == "purge"]
         champion = self._registry.status(self._task).champion
         manifest = self._registry.record(self._task, champion).manifest if champion else None
         receipt = Receipt(
-            purge=self.purge,
+            purge=self.asked.purge,
             task=self._task,
-            producer=self._producer,
-            pair_id=self._pair_id,
-            asked_ms=self._asked_ms,
+            producer=self.asked.producer,
+            pair_id=self.asked.pair_id,
+            asked_ms=self.asked.at_ms,
             done_ms=self._clock.wall_ms(),
             removed=tuple(k for line in removals for k in (*line["fresh"], *line["taken"])),
             held=sum(line["held"] for line in removals),
-            relearnt=self.relearns,
-            snapshots_deleted=tuple(
-                one for line in lines if line["kind"] == "purge" for one in line["snapshots"]
-            ),
+            relearnt=bool(deletions),
+            snapshots_deleted=tuple(one for line in deletions for one in line["snapshots"]),
             snapshot_id=champion,
             payload_digest=manifest.payload_digest if manifest else None,
         ).sealed()
         self._buffer.add_receipt(self._task, receipt.model_dump_json())
         return receipt
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        for text in self._buffer.journal(self._task, after=-REMEMBERED_LINES):
-            if '"purge":' in text:
-                yield json.loads(text)
+
+def _lines(buffer: ReplayBuffer, task: str, purge: str) -> list[dict[str, Any]]:
+    """What the journal has of a purge."""
+    mark = f'"purge":"{purge}"'
+    return [
+        json.loads(line) for line in buffer.journal(task, after=-REMEMBERED_LINES) if mark in line
+    ]
 
 
 def receipts(buffer: ReplayBuffer, task: str) -> list[Receipt]:

@@ -100,6 +100,8 @@ def _decide(
                 branch=status.branch,
                 expected_champion=status.champion,
                 purge=entry["purge"],
+                producer=entry["producer"],
+                pair_id=entry["pair_id"],
                 now_ms=now_ms,
             )
         )

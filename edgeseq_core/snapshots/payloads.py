@@ -81,7 +81,14 @@ def promotion_ms(record: SnapshotRecord) -> int:
 
 def purge_line(purge: Purge, snapshots: Sequence[str]) -> str:
     """The journal's line of a purge, with the snapshots whose bytes it deletes."""
-    line = {"kind": "purge", "purge": purge.purge, "at_ms": purge.now_ms, "snapshots": snapshots}
+    line = {
+        "kind": "purge",
+        "purge": purge.purge,
+        "producer": purge.producer,
+        "pair_id": purge.pair_id,
+        "at_ms": purge.now_ms,
+        "snapshots": snapshots,
+    }
     return json.dumps(line, separators=(",", ":"))
 
 

@@ -44,6 +44,8 @@ class Purge:
     branch: int
     expected_champion: str | None
     purge: str  # its id
+    producer: str | None  # whose pairs, None: everybody's
+    pair_id: str | None  # which, None: all of them
     now_ms: int
 
 

@@ -455,6 +455,8 @@ def purge(stores: Stores, **changed: Any) -> None:
         "branch": status.branch,
         "expected_champion": status.champion,
         "purge": "asked-1",
+        "producer": "p",
+        "pair_id": None,
         "now_ms": LATER_MS,
     }
     stores.registry.purge(Purge(**(fields | changed)))

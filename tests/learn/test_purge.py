@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 
+from edgeseq_core.errors import ConfigError
 from edgeseq_core.learn.loop import LearnerLoop
 from edgeseq_core.learn.purge import Purging, Receipt, receipts
 from edgeseq_core.model.base import Base
@@ -90,7 +91,7 @@ class World:
 
     def purge(self, **asked: str | None) -> Purging:
         fields: dict[str, Any] = {"partitions": 1, "clock": self.clock}
-        return Purging(self.buffer, self.registry, TASK, **fields, **asked)
+        return Purging.begin(self.buffer, self.registry, TASK, **fields, **asked)
 
     def finish(self, purging: Purging) -> Receipt:
         self.loop.look()
@@ -141,7 +142,6 @@ def test_a_purged_pair_is_nowhere_and_the_receipt_holds(world: World) -> None:
     before, kept = world.registry.status(TASK).champion, world.registry.kept(TASK)
 
     purging = world.purge(producer="jane", pair_id="0")
-    assert purging.relearns
     assert not purging.done
     assert world.registry.status(TASK).champion == before  # it serves until a clean one does
     receipt = world.finish(purging)
@@ -219,7 +219,7 @@ def test_a_producer_whose_pairs_the_reservoir_let_go_is_unlearnt_too(world: Worl
     stats = world.buffer.stats(TASK)
     assert stats.learnt > stats.pairs["reservoir"]
     purging = world.purge(producer="jane")
-    assert purging.relearns
+    assert not purging.done
     receipt = world.finish(purging)
     assert world.holds(*traces(world)) == []
     assert receipt.faults(world.buffer, world.registry) == []
@@ -246,7 +246,7 @@ def test_a_purge_that_died_half_way_is_asked_again(world: World) -> None:
     world.run()
     world.buffer.remove(TASK, producer="p", pair_id="0", purge="died")
     purging = world.purge(producer="p", pair_id="0")
-    assert purging.relearns
+    assert not purging.done
     receipt = world.finish(purging)
     assert world.holds(*traces(world)) == []
     assert receipt.faults(world.buffer, world.registry) == []
@@ -269,3 +269,18 @@ def test_a_learner_in_the_middle_of_a_step_with_the_pair_commits_nothing(
     world.loop.run_once()
     world.finish(asked[0])
     assert world.holds(*traces(world)) == []
+
+
+def test_a_receipt_can_be_fetched_later(world: World) -> None:
+    world.ingest([SECRET, *numbered(1, 30)])
+    world.run()
+    begun = world.purge(producer="p", pair_id="0")
+    assert not begun.wait(0.0)
+    fields: dict[str, Any] = {"partitions": 1, "clock": world.clock}
+    resumed = Purging.resume(world.buffer, world.registry, TASK, purge=begun.asked.purge, **fields)
+    receipt = world.finish(resumed)
+    assert resumed.wait(0.0)
+    assert (receipt.producer, receipt.pair_id, receipt.removed) == ("p", "0", ("log:p:0",))
+    assert receipt.faults(world.buffer, world.registry) == []
+    with pytest.raises(ConfigError, match="has no purge 0123"):
+        Purging.resume(world.buffer, world.registry, TASK, purge="0123", **fields)

@@ -7,6 +7,7 @@ import pytest
 
 from edgeseq_core.errors import SnapshotError
 from edgeseq_core.learn.offline import OfflineLearner, learn_pairs
+from edgeseq_core.learn.purge import Purging
 from edgeseq_core.learn.rebuild import rebuild
 from edgeseq_core.learn.relearn import relearn
 from edgeseq_core.model.base import Base
@@ -118,6 +119,24 @@ def test_a_rebuild_ends_where_the_base_was_changed(base: Base) -> None:
     relearn(learner.registry, TASK, clock=learner.clock, base="d" * 64)
     with pytest.raises(SnapshotError, match="was changed to base dddddddddddd after step"):
         rebuild(TASK, learner.buffer.journal(TASK), learner.records(), base, SETTINGS)
+
+
+def test_a_rebuild_follows_a_purge_if_it_is_given_the_removed_pairs(base: Base) -> None:
+    learner = learnt(base, PAIRS[:60])
+    asked = {"producer": "offline", "pair_id": "7", "partitions": 1, "clock": learner.clock}
+    Purging.begin(learner.buffer, learner.registry, TASK, **asked)  # type: ignore[arg-type]
+    learner.loop.look()
+    for _ in learn_pairs(learner, TASK, PAIRS[60:], chunk=9):
+        pass
+    journal, records = learner.buffer.journal(TASK), learner.records()
+    store, registry = rebuild(TASK, journal, records, base, SETTINGS)
+    assert store.state(TASK) == learner.buffer.state(TASK)
+    assert registry.status(TASK) == learner.registry.status(TASK)
+    gone = next(key for key in records if key.endswith(":7"))
+    assert gone not in {p.key for p in store.read(TASK, "reservoir")}
+    del records[gone]
+    with pytest.raises(SnapshotError, match=gone):
+        rebuild(TASK, journal, records, base, SETTINGS)
 
 
 def test_another_log_does_not_pass_as_the_same(base: Base) -> None:

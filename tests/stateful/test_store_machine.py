@@ -291,6 +291,8 @@ class StoreMachine(RuleBasedStateMachine):
             "branch": status.branch,
             "expected_champion": status.champion,
             "purge": "asked",
+            "producer": "p",
+            "pair_id": None,
             "now_ms": self.now_ms,
         }
         self.both(lambda s: s.registry.purge(Purge(**(fields | stale))))
