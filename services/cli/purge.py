@@ -53,10 +53,13 @@ def purge(
                 *where, producer=producer, pair_id=pair, partitions=partitions, clock=clock
             )
         if not purging.wait(wait):
-            warn(
-                "the pairs are removed; the learner has not learnt the rest yet: "
-                f"edgeseq purge {task} --resume {purging.asked.purge}"
-            )
+            if common.as_json:
+                emit({"purge": purging.asked.purge, "done": False})
+            else:
+                warn(
+                    "the pairs are removed; the learner has not learnt the rest yet: "
+                    f"edgeseq purge {task} --resume {purging.asked.purge}"
+                )
             return 1
         _print(purging.receipt(), [], as_json=common.as_json)
     return 0

@@ -8,7 +8,7 @@ import pytest
 
 from edgeseq_core.keys import partition_of
 from edgeseq_core.model.base_file import read_header
-from edgeseq_core.replay.buffer import IncomingPair, Position, StepCommit
+from edgeseq_core.replay.buffer import IncomingPair, Move, Position, StepCommit
 from edgeseq_core.replay.record import PairRecord, pack, unpack
 from edgeseq_core.snapshots.manifest import (
     GateReport,
@@ -167,6 +167,57 @@ def test_a_task_is_told_to_learn_anew(run: Run, stored: Stored) -> None:
     (task,) = run("status", "--json").documents[0]["tasks"]
     assert (task["relearning"], task["champion"]) == (True, champion)
     assert "learns anew" in run("status").out
+
+
+def test_a_pair_is_purged_and_the_receipt_checked(run: Run, stored: Stored) -> None:
+    digest = read_header(None).record_digest
+    epoch = stored.buffer.acquire("consumer", PARTITION)
+    stored.buffer.ingest(
+        PARTITION,
+        [text_pair(n, digest, "x") for n in range(3)],
+        epoch=epoch,
+        topic="pairs",
+        expected=None,
+        position=Position("log", 3),
+        now_ms=1,
+    )
+    (receipt,) = run("purge", "dates", "--producer", "p", "--pair", "1", "--json").documents
+    assert (receipt["removed"], receipt["relearnt"]) == (["log:p:1"], False)
+    assert receipt["faults"] == []
+    listed = run("receipts", "dates")
+    assert listed.code == 0
+    assert receipt["digest"][:12] in listed.out
+
+    _offer(stored, 1, None, "better")
+    moves = [Move(f"log:p:{n}", "bulk", "reservoir", n / 4) for n in (0, 2)]
+    stored.buffer.commit(
+        StepCommit(
+            task="dates",
+            epoch=stored.buffer.acquire("learner", PARTITION),
+            branch=0,
+            expected_step=1,
+            step=2,
+            checkpoint=b"checkpoint",
+            journal="{}",
+            moves=moves,
+        )
+    )
+    waits = run("purge", "dates", "--producer", "p", "--pair", "2", "--wait", "0", "--json")
+    assert waits.code == 1  # no learner runs
+    (pending,) = waits.documents
+    assert pending["done"] is False
+    assert stored.registry.status("dates").purging
+    again = run("purge", "dates", "--resume", pending["purge"], "--wait", "0")
+    assert again.code == 1
+    assert f"--resume {pending['purge']}" in again.err
+    assert len(run("receipts", "dates", "--json").documents) == 1
+
+
+@pytest.mark.parametrize("what", [[], ["--whole-task", "--producer", "p"]])
+def test_a_purge_says_what_to_forget(run: Run, stored: Stored, what: list[str]) -> None:
+    ran = run("purge", "dates", *what)
+    assert ran.code == 2
+    assert "say what to forget" in ran.err
 
 
 def test_the_base_is_changed_and_changed_back(run: Run, stored: Stored, tmp_path: Path) -> None:

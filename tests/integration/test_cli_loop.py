@@ -182,3 +182,26 @@ def test_the_base_is_changed_between_two_runs_and_back(terminal: Terminal, tmp_p
         way_back = changed["snapshot_id"]
         assert (way_back is None, changed["relearns"]) == (other not in left, other not in left)
     assert len(set(left.values())) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(START_S + 4 * LEARN_S)
+def test_a_pair_is_purged_while_the_task_is_served(terminal: Terminal, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs"
+    pairs.write_text("".join(f"source {n}\ttarget {n % 7}\n" for n in range(100)))
+    instance = terminal.start()
+    try:
+        terminal.run("teach", "mine", str(pairs), "--id-prefix", "file")
+        terminal.until_learnt(100)
+        purged = ("mine", "--producer", "edgeseq-cli", "--pair", "file:5")
+        (receipt,) = terminal.run("purge", *purged, "--wait", str(LEARN_S - 5))
+        assert (len(receipt["removed"]), receipt["relearnt"]) == (1, True)
+        assert terminal.run("pair", "mine", "edgeseq-cli", "file:5")[0]["state"] == "forgotten"
+        answer = terminal.until(("predict", "mine", "source 1"), error=None)
+        assert answer["snapshot_id"] not in receipt["snapshots_deleted"]
+        (checked,) = terminal.run("receipts", "mine")
+        assert checked == receipt
+    finally:
+        instance.send_signal(signal.SIGTERM)
+        instance.communicate(timeout=60)
+    assert instance.returncode == 0
