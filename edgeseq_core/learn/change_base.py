@@ -34,11 +34,9 @@ class TaskChange:
 
     task: str
     rewritten: int
-    too_long: (
-        int  # held in the quarantine: source or target has more tokens than the new base reads
-    )
+    too_long: int  # for the new base: held in the quarantine
     let_out: int  # held by an earlier change; they wait to be learnt
-    evicted: int  # out of the reservoir, whose byte budget holds fewer of the longer records
+    evicted: int  # by the reservoir, whose byte budget holds fewer of the longer records
     snapshot_id: str | None = None  # one of the new base that serves again
     relearns: bool = False
 

@@ -479,7 +479,7 @@ class LearnerLoop:
         if status.base not in (None, self._base.digest):
             raise StateVersionError(
                 f"task {name} was changed to base {str(status.base)[:12]}, this one is "
-                f"{self._base.digest[:12]}: set base.path to the former, or change the base back"
+                f"{self._base.digest[:12]}: set base.path to that base, or change it back"
             )
         if state.checkpoint is None:
             learner = TaskLearner(self._base, name, self._config, self._encoder)

@@ -250,8 +250,8 @@ class ReplayBuffer(Protocol):
     ) -> int:
         """Forget a pair, a producer's pairs, or (neither given) a whole task's; returns how many.
 
-        Their keys are journaled under the ``purge`` id.  Where the learner had taken one of them, the
-        task is tainted (`TaskStatus.tainted`): its calibrations may have learnt it.
+        Their keys are journaled under the ``purge`` id.  Where the learner may have taken one of them,
+        the task is tainted (`TaskStatus.tainted`): its calibrations may have learnt it.
         """
 
     def add_receipt(self, task: str, receipt: str) -> None:

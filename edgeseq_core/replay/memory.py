@@ -293,6 +293,9 @@ class MemoryStore:
             t.tainted |= bool(taken)
             if fresh or taken:
                 t.journal.append(_removal(purge, fresh, taken, 0))
+            t.tainted |= any(
+                wanted(owner_of(one.record)) for one in held_of(task, owned.quarantine)
+            )
             held = _remove_quarantined(owned, task, wanted)
             if held:
                 t.journal.append(_removal(purge, [], [], held))

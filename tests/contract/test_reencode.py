@@ -120,6 +120,7 @@ def test_a_held_pair_can_be_forgotten(stores: Stores) -> None:
     assert stores.buffer.remove(TASK, producer="p1", pair_id="id1") == 1
     assert stores.buffer.held_back(TASK) == []
     assert stores.buffer.outcome(TASK, "p1", "id1") == PairOutcome("forgotten")
+    assert stores.registry.status(TASK).tainted  # a calibration of the former base may know it
 
 
 def test_two_held_pairs_of_one_id_are_both_kept(open_stores: OpenStores) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
 from edgeseq_core.errors import ConfigError
+from edgeseq_core.learn.change_base import change_base
 from edgeseq_core.learn.loop import LearnerLoop
 from edgeseq_core.learn.purge import Purging, Receipt, receipts
 from edgeseq_core.model.base import Base
@@ -18,6 +20,7 @@ from edgeseq_core.replay.record import PairRecord, pack
 from edgeseq_core.replay.redis import RedisStore
 from edgeseq_core.serving.watch import SnapshotWatch
 from edgeseq_core.snapshots.redis_registry import RedisRegistry
+from edgeseq_core.testing.base import tiny_base
 from edgeseq_core.testing.clock import FakeClock
 from tests.learn.rig import SMALL, numbered
 
@@ -30,10 +33,15 @@ class World:
 
     def __init__(self, url: str, prefix: str, base: Base) -> None:
         self.client: redis.Redis = connect(url)
-        self.prefix, self.base, self.clock = prefix, base, FakeClock()
+        self.prefix, self.clock = prefix, FakeClock()
         self.buffer = RedisStore(self.client, prefix=prefix, partitions=1)
         self.registry = RedisRegistry(self.client, prefix=prefix, partitions=1)
         self.epoch, self.offset = self.buffer.acquire("consumer", 0), 0
+        self.start(base)
+
+    def start(self, base: Base) -> None:
+        """A learner with this base, or another one instead."""
+        self.base = base
         config = SMALL.model_copy(update={"relearn_least_steps": 6, "relearn_passes": 1})
         self.loop = LearnerLoop(
             self.buffer,
@@ -284,3 +292,28 @@ def test_a_receipt_can_be_fetched_later(world: World) -> None:
     assert receipt.faults(world.buffer, world.registry) == []
     with pytest.raises(ConfigError, match="has no purge 0123"):
         Purging.resume(world.buffer, world.registry, TASK, purge="0123", **fields)
+
+
+def test_what_a_former_base_learnt_is_purged_too(world: World, tmp_path: Path) -> None:
+    former, short = world.base, tiny_base(tmp_path, seed=2, max_tokens=20)
+    world.ingest([SECRET, *numbered(1, 30)])
+    world.run()
+    (changed,) = change_base(
+        world.buffer,
+        world.registry,
+        old=former.header,
+        new=short.header,
+        partitions=1,
+        clock=world.clock,
+    )
+    assert changed.too_long == 1
+    needles = traces(world)
+    world.start(short)
+    world.run()
+    found = " ".join(world.holds(*needles))
+    assert "quarantine" in found
+    assert "payloads" in found  # the way back
+    receipt = world.finish(world.purge(producer="p", pair_id="0"))
+    assert (receipt.held, receipt.relearnt) == (1, True)
+    assert world.holds(*needles) == []
+    assert receipt.faults(world.buffer, world.registry) == []

@@ -3,14 +3,15 @@
 --       parts corrections, bulk, recent, probe, reservoir
 -- ARGV: task, purge id, number of pair keys, the pair keys, then names of quarantined pairs
 -- Returns how many were forgotten.  The journal gets their keys, without any text; a task whose learner
--- had taken one of them is tainted from now on.
+-- may have taken one of them is tainted from now on.
 local PARTS = {'corrections', 'bulk', 'recent', 'probe', 'reservoir'}
 local BULK = 2  -- the last of the fresh parts
+local TOO_LONG = 'too_long'  -- held by a change of base: a calibration of the former one may know it
 local outcomes, waiting, partition, quarantine = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local counters, records = KEYS[5], KEYS[6]
 local last_key = 3 + tonumber(ARGV[3])
 local bytes, removed, freed, held = {0, 0, 0, 0, 0}, 0, 0, 0
-local fresh, taken = {}, {}
+local fresh, taken, tainted = {}, {}, false
 
 for at = 4, last_key do
   local key = ARGV[at]
@@ -29,8 +30,10 @@ for at = 4, last_key do
   end
 end
 for at = last_key + 1, #ARGV do
-  local size = redis.call('HSTRLEN', quarantine, ARGV[at])
+  local data = redis.call('HGET', quarantine, ARGV[at]) or ''
+  local size = #data
   if redis.call('HDEL', quarantine, ARGV[at]) == 1 then
+    tainted = tainted or string.find(data, '\0' .. TOO_LONG .. '\0', 1, true)
     settle(outcomes, ARGV[at], '', 'forgotten', '0')
     removed, freed, held = removed + 1, freed + size, held + 1
   end
@@ -47,6 +50,6 @@ if removed > 0 then
   table.sort(taken)
   redis.call('RPUSH', KEYS[8], '{"kind":"remove","purge":"' .. ARGV[2] .. '","fresh":['
     .. table.concat(fresh, ',') .. '],"taken":[' .. table.concat(taken, ',') .. '],"held":' .. held .. '}')
-  if #taken > 0 then redis.call('HSET', KEYS[7], 'tainted', 1) end
+  if tainted or #taken > 0 then redis.call('HSET', KEYS[7], 'tainted', 1) end
 end
 return removed
