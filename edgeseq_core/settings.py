@@ -102,7 +102,7 @@ class LearningSettings(Section):
         2  # replay-only steps while nothing waits, for each step with fresh pairs
     )
 
-    relearn_passes: int = 4  # over the reservoir, where a task begins anew
+    relearn_passes: int = 8  # over the reservoir, where a task begins anew
     relearn_least_steps: int = 60
 
     learning_rate: float = 1.2e-2

@@ -112,9 +112,11 @@ class Purging:
         """Remove the pairs, and delete the calibrations if any may have learnt one of them."""
         asked = Asked(secrets.token_hex(8), producer, pair_id, clock.wall_ms())
         purging = cls(buffer, registry, task, partitions=partitions, clock=clock, asked=asked)
-        waits = purging._waits()
-        buffer.remove(task, producer=producer, pair_id=pair_id, purge=asked.purge)
-        if registry.status(task).tainted or (not waits and purging._has_evicted()):
+        waited = purging._waits()
+        removed = buffer.remove(task, producer=producer, pair_id=pair_id, purge=asked.purge)
+        # A pair that waited and is not found any more was learnt meanwhile, and let go.
+        known = waited and removed > 0
+        if registry.status(task).tainted or (not known and purging._has_evicted()):
             at_present(registry, task, purging._delete)
         return purging
 
@@ -137,7 +139,7 @@ class Purging:
         raise ConfigError(f"task {task} has no purge {purge}; `edgeseq receipts {task}` lists them")
 
     def _waits(self) -> bool:
-        """Whether one pair is asked for that no learner has taken yet."""
+        """Whether one pair is asked for that no learner had taken yet."""
         producer, pair_id = self.asked.producer, self.asked.pair_id
         if producer is None or pair_id is None:
             return False

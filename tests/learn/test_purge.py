@@ -317,3 +317,20 @@ def test_what_a_former_base_learnt_is_purged_too(world: World, tmp_path: Path) -
     assert (receipt.held, receipt.relearnt) == (1, True)
     assert world.holds(*needles) == []
     assert receipt.faults(world.buffer, world.registry) == []
+
+
+def test_a_pair_that_is_learnt_and_let_go_while_it_is_asked_for_is_unlearnt(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.buffer.set_task(TASK, TaskSettings(reservoir_bytes=0))
+    world.ingest([SECRET, *numbered(1, 12)])
+    real = world.buffer.remove
+
+    def late(*args: Any, **named: Any) -> int:
+        world.run()
+        return real(*args, **named)
+
+    monkeypatch.setattr(world.buffer, "remove", late)
+    receipt = world.finish(world.purge(producer="p", pair_id="0"))
+    assert (receipt.removed, receipt.relearnt) == ((), True)
+    assert world.holds(*traces(world)) == []
