@@ -36,10 +36,11 @@ class Receipt(BaseModel):
     task: str
     producer: str | None  # None: any
     pair_id: str | None
-    asked_ms: (
-        int  # all these pairs were in Kafka before: its retention from here on drops the last copy
-    )
+    asked_ms: int
     done_ms: int
+    log_free_ms: (
+        int | None
+    )  # when Kafka has dropped the last copy; None: it keeps them, or told nothing
     removed: tuple[str, ...]  # keys: log, topic and offset
     held: int  # quarantined pairs that were removed
     relearnt: bool  # false: no calibration had learnt any of them
@@ -178,8 +179,11 @@ class Purging:
             time.sleep(POLL_S)
         return self.done
 
-    def receipt(self) -> Receipt:
-        """The receipt of a purge that is `done`; the store keeps it."""
+    def receipt(self, *, kept_ms: int | None = None) -> Receipt:
+        """The receipt of a purge that is `done`; the store keeps it.
+
+        ``kept_ms`` is how long Kafka keeps a pair at most (`streams.topics.kept_ms`).
+        """
         lines = _lines(self._buffer, self._task, self.asked.purge)
         removals = [line for line in lines if line["kind"] == "remove"]
         deletions = [line for line in lines if line["kind"] == "purge"]
@@ -192,6 +196,7 @@ class Purging:
             pair_id=self.asked.pair_id,
             asked_ms=self.asked.at_ms,
             done_ms=self._clock.wall_ms(),
+            log_free_ms=None if kept_ms is None else self.asked.at_ms + kept_ms,
             removed=tuple(k for line in removals for k in (*line["fresh"], *line["taken"])),
             held=sum(line["held"] for line in removals),
             relearnt=bool(deletions),

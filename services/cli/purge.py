@@ -35,6 +35,7 @@ def purge(
     from edgeseq_core.clock import SystemClock
     from edgeseq_core.errors import ConfigError
     from edgeseq_core.learn.purge import Purging
+    from edgeseq_core.streams.topics import kept_ms
 
     from .names import check_task
     from .store import open_store
@@ -43,7 +44,8 @@ def purge(
     named = (producer is not None or pair is not None, whole_task, resume is not None)
     if sum(named) != 1:
         raise ConfigError("say what to forget: --producer and --pair, or --whole-task, or --resume")
-    with open_store(common.settings()) as store:
+    settings = common.settings()
+    with open_store(settings) as store:
         where = (store.buffer, store.registry, task)
         clock, partitions = SystemClock(), store.partitions
         if resume is not None:
@@ -61,7 +63,8 @@ def purge(
                     f"edgeseq purge {task} --resume {purging.asked.purge}"
                 )
             return 1
-        _print(purging.receipt(), [], as_json=common.as_json)
+        receipt = purging.receipt(kept_ms=kept_ms(settings.kafka))
+        _print(receipt, [], as_json=common.as_json)
     return 0
 
 
@@ -89,6 +92,8 @@ def _print(receipt: Receipt, faults: list[str], *, as_json: bool) -> None:
     say((receipt.purge, "bold"), f" asked {when(receipt.asked_ms)}, done {when(receipt.done_ms)}")
     pairs, deleted = len(receipt.removed) + receipt.held, len(receipt.snapshots_deleted)
     say(f"  {pairs} pairs removed, {deleted} snapshots deleted, digest {receipt.digest[:12]}")
+    free = "nobody knows when" if receipt.log_free_ms is None else when(receipt.log_free_ms)
+    say(f"  Kafka has dropped the last copy: {free}")
     say(f"  {receipt.task} is served by {receipt.snapshot_id or 'none'}")
     for fault in faults:
         warn(f"  {fault}")

@@ -288,6 +288,9 @@ def test_a_receipt_can_be_fetched_later(world: World) -> None:
     resumed = Purging.resume(world.buffer, world.registry, TASK, purge=begun.asked.purge, **fields)
     receipt = world.finish(resumed)
     assert resumed.wait(0.0)
+    assert receipt.log_free_ms is None
+    later = resumed.receipt(kept_ms=1_000)
+    assert later.log_free_ms == later.asked_ms + 1_000
     assert (receipt.producer, receipt.pair_id, receipt.removed) == ("p", "0", ("log:p:0",))
     assert receipt.faults(world.buffer, world.registry) == []
     with pytest.raises(ConfigError, match="has no purge 0123"):
