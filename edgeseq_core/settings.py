@@ -109,6 +109,9 @@ class LearningSettings(Section):
         2  # replay-only steps while nothing waits, for each step with fresh pairs
     )
 
+    relearn_passes: int = 8  # over the reservoir, where a task begins anew
+    relearn_least_steps: int = 60
+
     learning_rate: float = 1.2e-2
     warmup_steps: int = 20
     decay_after_steps: int = 100  # then ~ 1/sqrt(steps), down to the floor

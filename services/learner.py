@@ -124,7 +124,7 @@ class LearnerService:
     def run_once(self) -> None:
         """One turn, or a short wait where there is nothing to learn."""
         if time.monotonic() >= self._next_look:
-            self._loop.confirm()  # one that idles would not notice that it has been replaced
+            self._loop.look()  # one that idles would not notice that it has been replaced
             self._show_gauges()
             self._next_look = time.monotonic() + LOOK_S
         turn = self._loop.run_once()

@@ -33,7 +33,7 @@ from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import PLACE, Calibration, CalibrationConfig, MergedWeights
 from edgeseq_core.model.growth import grow
 from edgeseq_core.model.source_encoder import SourceEncoder
-from edgeseq_core.model.task_space import FEATURES, Place, features
+from edgeseq_core.model.task_space import FEATURES, MEMORY_SOURCES, Place, features
 from edgeseq_core.model.torch_engine import teacher_forced
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
@@ -73,9 +73,36 @@ class TaskLearner:
         return CalibrationConfig(rank=self.config.rank, encoder_layers=self.config.encoder_layers)
 
     def replay_ranks(self) -> list[float]:
-        """Which reservoir pairs the next step replays, as numbers in [0, 1); decided by seed and step."""
+        """Which reservoir pairs the next step replays, as numbers in [0, 1); decided by seed and step.
+
+        While the task learns anew they fill the batch.
+        """
         rng = random.Random(f"{self.config.seed}:{self.task}:{self.progress.step + 1}")
-        return [rng.random() for _ in range(self.config.replay_per_step)]
+        count = self._full_batch if self.progress.relearning else self.config.replay_per_step
+        return [rng.random() for _ in range(count)]
+
+    @property
+    def _full_batch(self) -> int:
+        return self.config.fresh_per_step + self.config.replay_per_step
+
+    def begin_anew(
+        self, kept: Sequence[Example], held_out: Sequence[Example], positions: Mapping[str, str]
+    ) -> None:
+        """Plan to learn ``kept`` (the reservoir) from nothing, before anything is offered again.
+
+        ``positions`` are those up to which the task's pairs had been taken.
+        """
+        progress = self.progress
+        progress.pairs, progress.held_out = len(kept), len(held_out)
+        progress.positions = dict(positions)
+        if not kept:
+            return
+        passes = math.ceil(self.config.relearn_passes * len(kept) / self._full_batch)
+        progress.relearning = max(self.config.relearn_least_steps, passes)
+        sources = [example.source for example in (*kept, *held_out)][:MEMORY_SOURCES]
+        for at in range(0, len(sources), self._full_batch):
+            found = features(self.base, sources[at : at + self._full_batch])
+            self.calibration.place = self.calibration.place.with_sources(found)
 
     def step(
         self,
@@ -112,6 +139,7 @@ class TaskLearner:
         progress.pairs += sum(learn)
         progress.held_out += len(fresh) - sum(learn)
         progress.skipped += bool(skipped)
+        progress.relearning = max(0, progress.relearning - 1)
         return StepReport(scores, loss.item(), skipped, drift, grown)
 
     def _score(self, fresh: Sequence[Example], scores: Sequence[Score]) -> bool:
@@ -269,7 +297,8 @@ class TaskLearner:
         if header["format"] != CHECKPOINT_FORMAT or header["base"] != base.digest:
             raise StateVersionError(
                 f"the checkpoint of task {task} belongs to base {header['base'][:12]}, this one is "
-                f"{base.digest[:12]}: start with the base it was learnt on"
+                f"{base.digest[:12]}: start with the base it was learnt on, or change it with "
+                "`edgeseq base change`"
             )
         learner = cls(base, task, config, encoder)
         learner.calibration = Calibration(

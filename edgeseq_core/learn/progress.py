@@ -29,3 +29,4 @@ class Progress:
     scored: int = 0
     looked: int = 0  # scored at the last look whether to grow
     looked_loss: float = 0.0  # the fading loss then; 0 before the first look
+    relearning: int = 0  # steps until a task that began anew is offered

@@ -74,6 +74,10 @@ class CachingEncoder:
         read = model.run_encoder(x, real, weights, layers)
         return model.memorize(read, real, weights, model.output.symbols(sources, tables))
 
+    def forget(self) -> None:
+        """Keep nothing of any source."""
+        self._kept.clear()
+
     def _lower(self, sources: Sequence[str], depth: int) -> Embedded:
         """Outputs of the lowest ``depth`` layers, kept or made."""
         distinct, kept = dict.fromkeys(sources), self._kept

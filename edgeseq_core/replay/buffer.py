@@ -27,6 +27,7 @@ PairState = Literal[
     "waiting", "held_out", "trained", "shed", "forgotten", "quarantined", "dead_lettered"
 ]
 Role = Literal["consumer", "learner"]
+ROLES: tuple[Role, Role] = ("consumer", "learner")
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,26 @@ class StepCommit:
     checkpoint: bytes
     journal: str  # one JSON line
     moves: Sequence[Move] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recoded:
+    """A stored pair for another vocabulary: written anew, held because it does not fit, or let out."""
+
+    key: str
+    origin: Part | None  # None: it was held by an earlier change
+    destination: Part | None  # the same part, or where it waits again; None: it is held now
+    name: bytes  # `record.pair_name`; of one that was held, `HeldBack.field`
+    data: bytes  # the new record; of a pair that is held, `record.pack_quarantined` of the old one
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """A pair that did not fit the base of an earlier change: its key and its record of before."""
+
+    key: str
+    field: bytes  # under which the quarantine has it
+    record: bytes
 
 
 @dataclass(frozen=True)
@@ -208,6 +229,18 @@ class ReplayBuffer(Protocol):
         """What the memory holds for each (task, source), in one round trip."""
 
     # --- people ------------------------------------------------------------------------------------
+    def reencode(self, task: str, pairs: Sequence[Recoded], *, epochs: Mapping[Role, int]) -> int:
+        """Replace records by those of another vocabulary, in one step; returns how many there were.
+
+        ``epochs`` are of the consumer and the learner: nobody else may write meanwhile, else
+        FencedError.  A pair keeps its key, its part and its place there.  One that is held leaves its
+        part for the quarantine (reason "too_long").  Pairs that are gone are passed over, so a call
+        may be repeated.  Records that have grown may push others out of the reservoir.
+        """
+
+    def held_back(self, task: str) -> list[HeldBack]:
+        """The pairs that `reencode` holds."""
+
     def tasks(self, partition: int) -> dict[str, TaskSettings]:
         """Registered tasks and their settings."""
 
@@ -217,11 +250,26 @@ class ReplayBuffer(Protocol):
     def outcome(self, task: str, producer: str, pair_id: str) -> PairOutcome | None:
         """What became of a pair; None when it was never seen or left the window."""
 
-    def remove(self, task: str, *, producer: str | None = None, pair_id: str | None = None) -> int:
+    def remove(
+        self,
+        task: str,
+        *,
+        producer: str | None = None,
+        pair_id: str | None = None,
+        purge: str = "",
+    ) -> int:
         """Forget a pair, a producer's pairs, or (neither given) a whole task's; returns how many.
 
-        What the memory of corrections holds of them goes first, and is not counted.
+        Their keys are journaled under the ``purge`` id.  Where the learner may have taken one of them,
+        the task is tainted (`TaskStatus.tainted`): its calibrations may have learnt it.  What the
+        memory of corrections holds of them goes first, and is not counted.
         """
+
+    def add_receipt(self, task: str, receipt: str) -> None:
+        """Keep the receipt of a purge (`learn.purge`), a JSON line."""
+
+    def receipts(self, task: str) -> list[str]:
+        """All receipts of a task, oldest first."""
 
     def stats(self, task: str) -> BufferStats:
         """Counts and bytes."""

@@ -24,8 +24,10 @@ from edgeseq_core.errors import FencedError
 from edgeseq_core.keys import Keys, partition_of
 from edgeseq_core.replay.buffer import (
     PARTS,
+    ROLES,
     BufferStats,
     Draw,
+    HeldBack,
     IncomingPair,
     IngestOutcome,
     LearnerState,
@@ -33,6 +35,7 @@ from edgeseq_core.replay.buffer import (
     PairState,
     Part,
     Position,
+    Recoded,
     Role,
     StepCommit,
     StoredPair,
@@ -53,6 +56,7 @@ from edgeseq_core.replay.rules import (
     check_moves,
     check_partition,
     forget_at_once,
+    held_of,
 )
 
 _REMOVED_AT_ONCE = 500  # pairs a call; Redis serves others in between
@@ -84,6 +88,7 @@ class RedisStore:
             "read",
             "state",
             "commit",
+            "reencode",
             "set_task",
             "remove",
         )
@@ -281,6 +286,42 @@ class RedisStore:
 
     # --- people -----------------------------------------------------------------------------------
 
+    def reencode(self, task: str, pairs: Sequence[Recoded], *, epochs: Mapping[Role, int]) -> int:
+        keys = self._owner(task)
+        args: list[Any] = [
+            task,
+            *(epochs[role] for role in ROLES),
+            _settings_text(TaskSettings()),
+            LARGEST_SHARE,
+        ]
+        for pair in pairs:
+            origin, destination = (
+                _PART_NUMBERS[part] if part else 0 for part in (pair.origin, pair.destination)
+            )
+            args += (pair.key, origin, destination, pair.name, pair.data)
+        script_keys = [
+            *(keys.epoch(role) for role in ROLES),
+            keys.outcomes,
+            keys.waiting,
+            keys.counters,
+            keys.quarantine,
+            keys.tasks,
+            keys.of_task(task, "counters"),
+            keys.of_task(task, "records"),
+            *(keys.part(task, part) for part in PARTS),
+        ]
+        found = int(self._run("reencode", f"re-encoding pairs of task {task}", script_keys, args))
+        held = {pair.name for pair in pairs if pair.destination is None}
+        if held:
+            self._forget(task, lambda names: pair_name(task, *names) in held)
+        return found
+
+    def held_back(self, task: str) -> list[HeldBack]:
+        held: dict[bytes, bytes] = {}
+        for batch in self._scan(self._owner(task).quarantine):
+            held |= batch
+        return held_of(task, held)
+
     def tasks(self, partition: int) -> dict[str, TaskSettings]:
         with store_errors(f"reading tasks of partition {partition}"):
             stored = self._client.hgetall(self._keys(partition).tasks)
@@ -309,7 +350,14 @@ class RedisStore:
         state, step, detail, _ = found.decode().split("|", 3)
         return PairOutcome(cast(PairState, state), int(step), detail)
 
-    def remove(self, task: str, *, producer: str | None = None, pair_id: str | None = None) -> int:
+    def remove(
+        self,
+        task: str,
+        *,
+        producer: str | None = None,
+        pair_id: str | None = None,
+        purge: str = "",
+    ) -> int:
         """Forget pairs in batches; a pair that arrives meanwhile may stay."""
 
         def wanted(names: tuple[str, str]) -> bool:
@@ -318,7 +366,7 @@ class RedisStore:
         self._forget(task, wanted)
         removed = 0
         for stored, held in self._matching(task, wanted):
-            removed += self._remove(task, stored, held)
+            removed += self._remove(task, purge, stored, held)
         return removed
 
     def _matching(
@@ -348,7 +396,7 @@ class RedisStore:
             if not cursor:
                 return
 
-    def _remove(self, task: str, stored: list[bytes], held: list[bytes]) -> int:
+    def _remove(self, task: str, purge: str, stored: list[bytes], held: list[bytes]) -> int:
         if not stored and not held:
             return 0
         keys = self._owner(task)
@@ -357,11 +405,10 @@ class RedisStore:
             keys.waiting,
             keys.counters,
             keys.quarantine,
-            keys.of_task(task, "counters"),
-            keys.of_task(task, "records"),
+            *(keys.of_task(task, name) for name in ("counters", "records", "state", "journal")),
             *(keys.part(task, part) for part in PARTS),
         ]
-        args = (task, len(stored), *stored, *held)
+        args = (task, purge, len(stored), *stored, *held)
         return int(self._run("remove", f"forgetting pairs of task {task}", script_keys, args))
 
     def _forget(self, task: str, wanted: Callable[[tuple[str, str]], bool]) -> None:
@@ -374,6 +421,15 @@ class RedisStore:
                 script_keys = [keys.of_task(task, "counters"), memory, ages]
                 what = f"forgetting corrections of task {task}"
                 self._run("forget", what, script_keys, list(chain.from_iterable(gone)))
+
+    def add_receipt(self, task: str, receipt: str) -> None:
+        with store_errors(f"storing a receipt of task {task}"):
+            self._client.rpush(self._owner(task).of_task(task, "receipts"), receipt)
+
+    def receipts(self, task: str) -> list[str]:
+        with store_errors(f"reading receipts of task {task}"):
+            found = self._client.lrange(self._owner(task).of_task(task, "receipts"), 0, -1)
+        return [receipt.decode() for receipt in found]
 
     def stats(self, task: str) -> BufferStats:
         keys = self._owner(task)

@@ -67,6 +67,11 @@ class TaskState:
     pinned_ms: int | None = None
     chosen: str | None = None  # what a person promoted, rolled back to or pinned last
     reference: str | None = None  # what the gate compared the latest offer with
+    base: str | None = None  # digest of the base it was changed to
+    tainted: bool = False  # a pair that its learner had taken was forgotten
+    purging: str | None = None  # the champion that may have learnt it, until a clean one is offered
+    receipts: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)  # base -> champion when it was restarted
 
     def next_score(self) -> float:
         self.sequence += 1
@@ -138,6 +143,7 @@ class PartitionState:
     seen_ms: dict[bytes, int] = field(default_factory=dict)
     quarantine: dict[bytes, bytes] = field(default_factory=dict)
     champions: dict[str, str] = field(default_factory=dict)
+    relearning: dict[str, int] = field(default_factory=dict)  # task -> branch
     tasks: dict[str, TaskState] = field(default_factory=dict)
 
     def task(self, task: str) -> TaskState:

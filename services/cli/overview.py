@@ -32,6 +32,7 @@ class TaskOverview:
     reasons: tuple[str, ...]
     percent_of_base: float | None  # numbers that the newest snapshot adds to it
     drift: dict[str, float] | None  # statistic, flag; None when the learner tells nothing
+    relearning: bool  # it began anew, and nothing was offered since
 
 
 def overview(settings: Settings) -> list[TaskOverview]:
@@ -39,16 +40,22 @@ def overview(settings: Settings) -> list[TaskOverview]:
     drifts = _drifts(settings)
     with open_store(settings) as store:
         found = [
-            _task(store, task, waiting.get(task, (0, 0)), drifts.get(task))
+            _task(store, task, waiting.get(task, (0, 0)), drifts.get(task), anew=task in anew)
             for partition in range(store.partitions)
             for waiting in (store.buffer.waiting(partition),)
+            for anew in (store.registry.relearning([partition]),)
             for task in store.buffer.tasks(partition)
         ]
     return sorted(found, key=lambda one: one.task)
 
 
 def _task(
-    store: Store, task: str, waiting: tuple[int, int], drift: dict[str, float] | None
+    store: Store,
+    task: str,
+    waiting: tuple[int, int],
+    drift: dict[str, float] | None,
+    *,
+    anew: bool,
 ) -> TaskOverview:
     stats, status = store.buffer.stats(task), store.registry.status(task)
     newest = store.registry.history(task, last=1)
@@ -69,6 +76,7 @@ def _task(
         reasons=gate.reasons if gate else (),
         percent_of_base=size.get("percent_of_base"),
         drift=drift,
+        relearning=anew,
     )
 
 

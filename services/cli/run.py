@@ -134,6 +134,6 @@ def _row(task: TaskOverview) -> tuple[str, ...]:
         f"{task.buffer_bytes / 1024:.0f} KiB",
         percent(task.percent_of_base),
         drift,
-        task.verdict or "none",
+        "learns anew" if task.relearning else task.verdict or "none",
         champion,
     )

@@ -86,3 +86,37 @@ def set_task(
     else:
         shown = ", ".join(f"{name} {_shown(value)}" for name, value in asdict(settings).items())
         say((task, "bold"), ": ", shown)
+
+
+@app.command(name="relearn")
+def relearn_task(
+    task: Task,
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="Why; recorded in the journal.")] = "",
+    common: Common = Common(),  # noqa: B008 - frozen
+) -> None:
+    """Let a task learn anew what its buffer holds; its champion serves on meanwhile."""
+    from edgeseq_core.clock import SystemClock
+    from edgeseq_core.errors import ConfigError
+    from edgeseq_core.keys import partition_of
+    from edgeseq_core.learn.relearn import relearn
+
+    from .names import check_task
+    from .store import open_store
+
+    check_task(task)
+    with open_store(common.settings()) as store:
+        if task not in store.buffer.tasks(partition_of(task, store.partitions)):
+            raise ConfigError(f"task {task} is not registered; `edgeseq tasks list` names them")
+        relearn(store.registry, task, clock=SystemClock(), reason=reason)
+        status = store.registry.status(task)
+    if common.as_json:
+        emit({"task": task, "champion": status.champion, "branch": status.branch})
+    else:
+        say(
+            (task, "bold"),
+            " is learnt anew; ",
+            ("edgeseq status", "bold"),
+            " tells when it is done",
+        )

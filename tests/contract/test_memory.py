@@ -8,8 +8,9 @@ import pytest
 
 from edgeseq_core.errors import FencedError
 from edgeseq_core.keys import partition_of
-from edgeseq_core.replay.buffer import IncomingPair, Position, TaskSettings
+from edgeseq_core.replay.buffer import IncomingPair, Position, Recoded, TaskSettings
 from edgeseq_core.replay.recall import Remembered
+from edgeseq_core.replay.record import owner_of, pack_held, pair_name
 from edgeseq_core.replay.rules import StoreLimits
 from tests.contract.conftest import OpenStores
 from tests.contract.stores import (
@@ -201,3 +202,21 @@ def test_a_large_memory_is_forgotten_whole(stores: Stores) -> None:
     assert held(stores)[0] == 1500
     assert stores.buffer.remove(TASK) == 1500
     assert held(stores) == (0, 0)
+
+
+def test_a_pair_that_a_change_of_base_holds_is_not_remembered(stores: Stores) -> None:
+    stores.buffer.set_task(TASK, ON)
+    stores.ingest([correct(0, "a", "x", pair_id="c0"), correct(1, "b", "y", pair_id="c1")])
+    gone, stays = stores.buffer.read(TASK, "corrections")
+    names = (TASK, *owner_of(gone.record))
+    held = Recoded(
+        key=gone.key,
+        origin=gone.part,
+        destination=None,
+        name=pair_name(*names),
+        data=pack_held(names, gone.key, gone.record),
+    )
+    epochs = {"consumer": stores.consumer, "learner": stores.learner}
+    assert stores.buffer.reencode(TASK, [held], epochs=epochs) == 1  # type: ignore[arg-type]
+    assert recall(stores, "a", "b") == [None, "y"]
+    assert stores.buffer.read(TASK, "corrections") == [stays]

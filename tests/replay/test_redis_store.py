@@ -21,9 +21,10 @@ from edgeseq_core.errors import (
     StoreUnavailableError,
 )
 from edgeseq_core.keys import STATE_VERSION, Keys, version_key
-from edgeseq_core.replay.buffer import Move, TaskSettings
+from edgeseq_core.replay.buffer import Move, Recoded, Role, TaskSettings
 from edgeseq_core.replay.connection import check_policy, check_store, connect
 from edgeseq_core.replay.redis import RedisStore
+from edgeseq_core.snapshots.registry import Purge, Restart
 from tests.contract.stores import PARTITION, PARTITIONS, TASK, Stores, ids, incoming, redis_stores
 from tests.redis_server import RedisServer, debian_redis, embedded_valkey
 
@@ -142,7 +143,16 @@ def test_full_memory_refuses_writes_whole_and_people_keep_their_way_back(
     drawn = stores.buffer.draw(TASK, corrections=0, bulk=2, replay=()).fresh
     moves = [Move(pair.key, pair.part, "reservoir", 0.5) for pair in drawn]
     client.config_set("maxmemory", "1mb" if client.info("memory")["used_memory"] > 1 << 20 else 1)
+    restart = Restart(
+        task=TASK, branch=0, expected_champion=second, now_ms=1, journal="{}", base="d" * 64
+    )
+    owners: dict[Role, int] = {"consumer": stores.consumer, "learner": stores.learner}
+    recoded = Recoded(
+        key=drawn[0].key, origin="bulk", destination="bulk", name=bytes(16), data=b"other"
+    )
     refused = [
+        lambda: stores.buffer.reencode(TASK, [recoded], epochs=owners),
+        lambda: stores.registry.restart(restart),
         lambda: stores.ingest([incoming(9)]),
         lambda: stores.commit(moves),
         stores.offer,
@@ -158,6 +168,9 @@ def test_full_memory_refuses_writes_whole_and_people_keep_their_way_back(
     assert stores.registry.status(TASK).champion == first
     assert stores.buffer.state(TASK).step == 1
     assert stores.buffer.remove(TASK, pair_id="id3") == 1
+    asked = {"purge": "asked", "producer": None, "pair_id": "id3", "now_ms": 1}
+    stores.registry.purge(Purge(task=TASK, branch=1, expected_champion=first, **asked))  # type: ignore[arg-type]
+    assert stores.registry.champions([PARTITION]) == {}
     client.config_set("maxmemory", "0")
     assert stores.ingest([incoming(9)]) == ["accepted"]
     assert stores.part("bulk") == ["id0", "id1", "id2", "id9"]

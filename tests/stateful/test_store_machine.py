@@ -22,13 +22,23 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from edgeseq_core.errors import EdgeSeqError, SnapshotError
+from edgeseq_core.errors import EdgeSeqError, FencedError, SnapshotError
 from edgeseq_core.keys import partition_of
-from edgeseq_core.replay.buffer import PARTS, Move, Position, TaskSettings
+from edgeseq_core.replay.buffer import (
+    FRESH_PARTS,
+    PARTS,
+    Move,
+    Position,
+    Recoded,
+    Role,
+    TaskSettings,
+)
 from edgeseq_core.replay.recall import Remembered
 from edgeseq_core.replay.recall import pack as pack_told
+from edgeseq_core.replay.record import owner_of, pack_held, pair_name
 from edgeseq_core.replay.rules import StoreLimits
 from edgeseq_core.snapshots.manifest import SnapshotManifest
+from edgeseq_core.snapshots.registry import Purge, Restart
 from tests.contract.stores import (
     FEEDBACK,
     NOW_MS,
@@ -228,6 +238,85 @@ class StoreMachine(RuleBasedStateMachine):
             )
         )
 
+    @rule(task=tasks, data=st.data(), stale=st.sampled_from(["", "", "", "consumer", "learner"]))
+    def reencode(self, task: str, data: st.DataObject, stale: str) -> None:
+        recoded = []
+        for pair in [pair for part in PARTS for pair in self.twin.buffer.read(task, part)]:
+            how = data.draw(st.sampled_from(["stay", "same", "longer", "shorter", "held"]))
+            names = (task, *owner_of(pair.record))
+            source = {"longer": "abc" * 20, "shorter": ""}.get(how, "abc")
+            number = int(pair.key.rpartition(":")[2])
+            new = incoming(number, task=task, producer=names[1], pair_id=names[2], source=source)
+            if how != "stay":
+                recoded.append(
+                    Recoded(
+                        key=pair.key,
+                        origin=pair.part,
+                        destination=None if how == "held" else pair.part,
+                        name=pair_name(*names),
+                        data=pack_held(names, pair.key, pair.record)
+                        if how == "held"
+                        else new.record,
+                    )
+                )
+        for held in self.twin.buffer.held_back(task):
+            if data.draw(st.booleans()):
+                part = data.draw(st.sampled_from(FRESH_PARTS))
+                recoded.append(
+                    Recoded(
+                        key=held.key,
+                        origin=None,
+                        destination=part,
+                        name=held.field,
+                        data=held.record,
+                    )
+                )
+
+        def act(s: Stores) -> int:
+            epochs: dict[Role, int] = {"consumer": s.consumer, "learner": s.learner}
+            if stale:
+                epochs[stale] = 99  # type: ignore[index]
+            return s.buffer.reencode(task, recoded, epochs=epochs)
+
+        assert self.both(act) == (FencedError if stale else len(recoded))
+
+    @rule(
+        task=tasks,
+        base=st.sampled_from([None, "b" * 64, "d" * 64]),
+        stale=st.sampled_from([{}, {}, {"branch": 99}, {"expected_champion": "x"}]),
+        data=st.data(),
+    )
+    def restart(
+        self, task: str, base: str | None, stale: dict[str, Any], data: st.DataObject
+    ) -> None:
+        kept = sorted(self.twin.registry.kept(task))
+        snapshot_id = data.draw(st.sampled_from([None, None, "gone", *kept]))
+        status = self.twin.registry.status(task)
+        fields: dict[str, Any] = {
+            "task": task,
+            "branch": status.branch,
+            "expected_champion": status.champion,
+            "now_ms": self.now_ms,
+            "journal": '{"kind":"restart"}',
+            "base": base,
+            "snapshot_id": snapshot_id,
+        }
+        self.both(lambda s: s.registry.restart(Restart(**(fields | stale))))
+
+    @rule(task=tasks, stale=st.sampled_from([{}, {}, {"branch": 99}]))
+    def purge(self, task: str, stale: dict[str, Any]) -> None:
+        status = self.twin.registry.status(task)
+        fields: dict[str, Any] = {
+            "task": task,
+            "branch": status.branch,
+            "expected_champion": status.champion,
+            "purge": "asked",
+            "producer": "p",
+            "pair_id": None,
+            "now_ms": self.now_ms,
+        }
+        self.both(lambda s: s.registry.purge(Purge(**(fields | stale))))
+
     @rule(task=tasks, pinned=st.booleans())
     def pin(self, task: str, pinned: bool) -> None:
         self.both(lambda s: s.registry.pin(task, pinned, now_ms=self.now_ms, journal="{}"))
@@ -250,7 +339,8 @@ class StoreMachine(RuleBasedStateMachine):
             assert {key for _, key in stored} <= self.keys[task]
             stats = self.real.buffer.stats(task)
             evicted = stats.learnt - stats.pairs["reservoir"]
-            assert 0 <= len(self.keys[task]) - len(stored) <= evicted + stats.forgotten
+            gone = evicted + stats.forgotten + len(self.real.buffer.held_back(task))
+            assert 0 <= len(self.keys[task]) - len(stored) <= gone
             limit = self.real.buffer.tasks(PARTITION).get(task, TaskSettings()).reservoir_bytes
             assert stats.bytes["reservoir"] <= limit
         for name, key in self.accepted.items():
@@ -300,6 +390,7 @@ def _observe_partition(s: Stores) -> tuple[Any, ...]:
         s.buffer.fresh_bytes(PARTITION),
         s.buffer.tasks(PARTITION),
         s.registry.champions(range(PARTITIONS)),
+        s.registry.relearning(range(PARTITIONS)),
     )
 
 
@@ -313,6 +404,8 @@ def _observe_task(s: Stores, task: str) -> tuple[Any, ...]:
         s.buffer.draw(task, corrections=2, bulk=2, replay=[0.0, 0.3, 0.99]),
         _recall(s, task),
         s.registry.status(task),
+        [s.registry.left(task, base) for base in ("b" * 64, "d" * 64)],
+        s.buffer.held_back(task),
         history,
         [s.registry.is_learnt(task, step) for step in range(1, 5)],
         [_payload(s, record.manifest) for record in history[-6:]],
