@@ -52,7 +52,11 @@ class BenchFolder:
             if made_of.read_bytes() != wanted:
                 raise ConfigError(f"{file} was made with other sizes: name another --out")
             return STREAM.validate_json(file.read_bytes())
-        stream = task_stream(data, size, tasks=tasks) if name == TASK_STREAM else DRIFTS[name](data, size)
+        stream = (
+            task_stream(data, size, tasks=tasks)
+            if name == TASK_STREAM
+            else DRIFTS[name](data, size)
+        )
         _write(made_of, wanted)
         _write(file, STREAM.dump_json(stream))
         return stream

@@ -104,7 +104,7 @@ class _Run:
             following = phases[at + 1].task if at + 1 < len(phases) else None
             if following != phase.task:
                 began = time.process_time()
-                self.method.end(phase.task, last=following is None)
+                self.method.end(last=following is None)
                 self.cell.learning_cpu_s += time.process_time() - began
             if online or following is None:
                 self.cell.matrix.append(self._ask(phases))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from edgeseq_core.corpus.streams import Metric, Question
@@ -51,7 +51,7 @@ def phone_error_rate(answers: Sequence[str], questions: Sequence[Question]) -> f
     >>> phone_error_rate(["A B"], [Question("ab", ("A B C D",))])
     50.0
     """
-    distance = _rapidfuzz_distance()
+    distance = _edit_distance()
     wrong = length = 0
     for answer, question in zip(answers, questions, strict=True):
         edits, reference = min(
@@ -72,12 +72,13 @@ def chrf(answers: Sequence[str], questions: Sequence[Question]) -> float:
     return score
 
 
-def _rapidfuzz_distance():  # type: ignore[no-untyped-def]  # its functions are compiled
+def _edit_distance() -> Callable[[Sequence[str], Sequence[str]], int]:
     try:
         from rapidfuzz.distance import Levenshtein
     except ModuleNotFoundError as error:
         raise _missing(error) from None
-    return Levenshtein.distance
+    distance: Callable[[Sequence[str], Sequence[str]], int] = Levenshtein.distance
+    return distance
 
 
 def _missing(error: ModuleNotFoundError) -> MissingExtraError:

@@ -7,6 +7,7 @@ against the reference gradient r of revisited ones, ``g - (g.r / r.r) r`` is tak
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 import torch
 
 from edgeseq_core.corpus.streams import Pair

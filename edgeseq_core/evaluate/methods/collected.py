@@ -38,7 +38,7 @@ class _Collected(Baseline):
         self._joint += 1
         self._rehearsed += self.terms.steps - 1
 
-    def end(self, task: str, *, last: bool) -> None:
+    def end(self, *, last: bool) -> None:
         if not last:
             return
         rng, rows = random.Random(self.terms.learning.seed), self._memory.all()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -49,8 +50,10 @@ class OnlineEwc(Baseline):
             elif (at := self._rng.randrange(self._seen)) < FISHER_PAIRS:
                 self._sample[at] = row
 
-    def end(self, task: str, *, last: bool) -> None:
-        """Measure the diagonal of the empirical Fisher matrix, pair by pair."""
+    def end(self, *, last: bool) -> None:
+        """Measure the diagonal of the empirical Fisher matrix, pair by pair, if a task follows."""
+        if last:
+            return
         fisher = [torch.zeros_like(p) for p in self.model.parameters]
         for row in self._sample:
             gradient = self.model.gradient(self.model.loss([row]))

@@ -52,8 +52,8 @@ class Method(Protocol):
     def learn(self, task: str, pairs: Sequence[Pair]) -> None:
         """Take the next pairs of a task, at most a batch."""
 
-    def end(self, task: str, *, last: bool) -> None:
-        """A task's pairs are over (``last``: so is the stream)."""
+    def end(self, *, last: bool) -> None:
+        """The pairs of the task in hand are over (``last``: so is the stream)."""
 
     def answers(self, task: str, sources: Sequence[str]) -> list[str]:
         """Greedy answers, as would be served now."""

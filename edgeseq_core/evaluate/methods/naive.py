@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 from edgeseq_core.corpus.streams import Pair
 from edgeseq_core.evaluate.methods.whole_model import Baseline, rows_of
 

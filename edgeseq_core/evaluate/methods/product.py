@@ -37,7 +37,7 @@ class EdgeSeq:
         while self._learner.loop.run_once() is not None:
             pass
 
-    def end(self, task: str, *, last: bool) -> None:
+    def end(self, *, last: bool) -> None:
         """Nothing: no pair of another task can change this one."""
 
     def answers(self, task: str, sources: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ Source: Chaudhry et al. 2019 (arXiv 1902.10486, algorithm 1), insertion after th
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 from edgeseq_core.corpus.streams import Pair
 from edgeseq_core.evaluate.methods.memories import Reservoir, row_bytes
 from edgeseq_core.evaluate.methods.method import Terms

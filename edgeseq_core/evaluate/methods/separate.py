@@ -28,7 +28,7 @@ class OneModelPerTask:
     def learn(self, task: str, pairs: Sequence[Pair]) -> None:
         self._model(task).learn(task, pairs)
 
-    def end(self, task: str, *, last: bool) -> None:
+    def end(self, *, last: bool) -> None:
         """Its model stays."""
 
     def answers(self, task: str, sources: Sequence[str]) -> list[str]:

@@ -148,7 +148,7 @@ class Baseline:
     def __init__(self, terms: Terms) -> None:
         self.terms, self.model = terms, WholeModel(terms)
 
-    def end(self, task: str, *, last: bool) -> None:
+    def end(self, *, last: bool) -> None:
         """By default nothing: a buffer stays."""
 
     def answers(self, task: str, sources: Sequence[str]) -> list[str]:
