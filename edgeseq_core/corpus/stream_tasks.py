@@ -129,4 +129,4 @@ def task_stream(data: Path, size: Size, *, tasks: int = len(TASKS)) -> Stream:
             saw.append(f"{task.name}: {task.base_saw}")
     if not phases:
         raise ConfigError(left_out[0])
-    return Stream("tasks", "tasks", "; ".join(saw), phases, left_out)
+    return Stream("tasks", "tasks", "; ".join(saw), phases, tuple(left_out))

@@ -45,7 +45,7 @@ class Stream:
     kind: Kind
     base_saw: str
     phases: Sequence[Phase]
-    left_out: Sequence[str] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def tasks(self) -> list[str]:

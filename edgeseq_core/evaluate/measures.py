@@ -127,6 +127,8 @@ class Interval(NamedTuple):
         >>> str(Interval(80.0, 3.2)), str(Interval(7.0, math.nan))
         ('80.0 ± 3.2', '7.0')
         """
+        if math.isinf(self.mean):
+            return "not reached"
         return f"{self.mean:.1f}" + ("" if math.isnan(self.half) else f" ± {self.half:.1f}")
 
 
@@ -135,8 +137,10 @@ def over_seeds(values: Sequence[float]) -> Interval:
 
     >>> over_seeds([70.0, 72.0, 74.0]).mean, round(over_seeds([70.0, 72.0, 74.0]).half, 2)
     (72.0, 4.97)
+    >>> str(over_seeds([120, math.inf]))  # one seed never got there
+    'not reached'
     """
-    if len(values) < 2:
+    if len(values) < 2 or not all(map(math.isfinite, values)):
         return Interval(fmean(values), math.nan)
     from scipy.stats import t
 

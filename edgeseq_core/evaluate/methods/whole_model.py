@@ -121,7 +121,7 @@ class WholeModel:
         served, vocabulary = self._served, self._served.vocabulary
         model, weights = served.model, served.weights(self._tasks(rows))
         memory = model.encode(pad([[*vocabulary.encode(r.source), EOS] for r in rows]), weights)
-        limits = Limits()
+        limits = Limits(max_tokens=min(Limits().max_tokens, model.config.max_tokens))
         cache = model.new_cache(len(rows), limits.max_tokens)
 
         def step(token: Tensor, _parents: Tensor | None) -> Tensor:
