@@ -22,10 +22,10 @@ from edgeseq_core.evaluate.learning_bench import Cell
 from edgeseq_core.evaluate.summary import MEASURES, Summary, summaries
 
 EXPLAINED = """Every method starts from the shipped base, gets the same pairs in the same order and takes the
-same number of optimizer steps a batch, of as many pairs; CPU-seconds differ and are shown. Beside the base each may
-keep 192 KiB a task (separate: a model a task; joint: all pairs; EWC: two fp32 copies). GDumb and joint learn when
-the stream has ended. Whole models are told the task by tokens and a vector of their own, answer in fp32, and count
-as int8. No setting was tuned for a method here."""
+same number of optimizer steps a batch, with as many revisited pairs; CPU-seconds differ and are shown. Beside
+the base each may keep 192 KiB a task (separate: a model a task; joint: all pairs; EWC: two fp32 copies).
+GDumb and joint learn when the stream has ended. Whole models are told the task by tokens and a vector of
+their own, answer in fp32, and count as int8. No setting was tuned for a method here."""
 
 
 def by_phase(summary: Summary, cells: Sequence[Cell]) -> str:
