@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--ran", required=True)
     args = parser.parse_args()
     folder = BenchFolder(args.folder)
-    cells = list(folder.cells().values())
+    cells = folder.cells()
     streams = {(c.stream, c.seed): folder.kept_stream(c.stream, c.seed) for c in cells}
     found = summaries(cells, streams)
     headings = [m.heading for m in MEASURES if any(m.heading in s.values for s in found)]
@@ -60,7 +60,7 @@ def main() -> None:
             "at the end, by phase": by_phase(summary, cells),
             **{h: str(summary.values.get(h, "")) for h in headings},
         }
-        for summary in sorted(found, key=lambda s: (s.stream != "tasks", s.stream))
+        for summary in found
     ]
     of_streams = {name: described(name, stream) for (name, _), stream in streams.items()}
     publish(args.name, args.ran, rows, "\n\n".join([EXPLAINED, *of_streams.values()]))

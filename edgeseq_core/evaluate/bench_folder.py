@@ -6,7 +6,6 @@ A cell that is there is never run again; one that other data, settings or anothe
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from edgeseq_core.corpus.stream_tasks import task_stream
 from edgeseq_core.corpus.streams import Size, Stream
 from edgeseq_core.errors import ConfigError
 from edgeseq_core.evaluate.learning_bench import CELL, STREAM, Cell
+from edgeseq_core.evaluate.methods.registry import METHODS
 
 TASK_STREAM = "tasks"
 STREAMS = (TASK_STREAM, *DRIFTS)
@@ -81,12 +81,13 @@ class BenchFolder:
         """Write a finished cell, whole or not at all."""
         _write(self._cell_file(key), CELL.dump_json(cell))
 
-    def cells(self) -> Mapping[CellKey, Cell]:
-        """All finished cells; raises ConfigError when there is none."""
-        found = [_read(file) for file in sorted((self.folder / "cells").glob("*/*.json"))]
+    def cells(self) -> list[Cell]:
+        """All finished cells, as streams and methods are listed; raises ConfigError when there is none."""
+        found = [_read(file) for file in (self.folder / "cells").glob("*/*.json")]
         if not found:
             raise ConfigError(f"{self.folder} holds no finished cell of `edgeseq bench learning`")
-        return {CellKey(cell.stream, cell.method, cell.seed): cell for cell in found}
+        places = {name: at for at, name in enumerate([*STREAMS, *METHODS])}
+        return sorted(found, key=lambda c: (places[c.stream], places[c.method], c.seed))
 
     def _stream_file(self, name: str, seed: int) -> Path:
         return self.folder / "streams" / f"{name}-{seed}.json"

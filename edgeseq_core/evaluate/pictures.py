@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeseq_core.corpus.streams import Stream
 from edgeseq_core.evaluate.learning_bench import Cell
+from edgeseq_core.evaluate.methods.registry import METHODS
 from edgeseq_core.evaluate.summary import Summary, prequential_curve
 from edgeseq_core.model.curves import require_matplotlib
 
@@ -23,7 +24,7 @@ def prequential(cells: Sequence[Cell], stream: Stream) -> str:
             curve = prequential_curve(cell)
             every = max(1, len(curve) // MAX_POINTS)
             places = range(0, len(curve), every)
-            axes.plot(places, [curve[at] for at in places], label=cell.method, linewidth=1.2)
+            axes.plot(places, [curve[at] for at in places], linewidth=1.2, **_look(cell.method))
         for start in list(accumulate(len(phase.train) for phase in stream.phases))[:-1]:
             axes.axvline(start, color="grey", linewidth=0.6, linestyle="--")
         axes.set(xlabel="pairs", ylabel="answered before learning, % (fading)", ylim=(0, 100))
@@ -38,7 +39,7 @@ def average(cells: Sequence[Cell], stream: Stream) -> str:
         names = [phase.name for phase in stream.phases]
         for cell in cells:
             means = [sum(row[: at + 1]) / (at + 1) for at, row in enumerate(cell.exact)]
-            axes.plot(range(len(means)), means, marker=".", label=cell.method)
+            axes.plot(range(len(means)), means, marker=".", **_look(cell.method))
         axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
         axes.set(ylabel="right on the phases so far, %", ylim=(0, 100))
 
@@ -59,13 +60,18 @@ def cost_and_quality(rows: Sequence[Summary]) -> str:
                 yerr=0 if quality.half != quality.half else quality.half,
                 marker="o",
                 linestyle="",
-                label=row.method,
+                **_look(row.method),
             )
         axes.set(xlabel="CPU-seconds of learning / 1,000 pairs", ylabel="average accuracy, %")
         axes.set_xlim(left=0)
         axes.set_ylim(0, 100)
 
     return _svg(f"cost {rows[0].stream}", draw)
+
+
+def _look(method: str) -> dict[str, str]:
+    """A method has one colour in all pictures."""
+    return {"label": method, "color": f"C{list(METHODS).index(method)}"}
 
 
 def _svg(name: str, draw: Callable[[Any], None]) -> str:

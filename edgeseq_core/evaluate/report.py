@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -11,6 +12,7 @@ from edgeseq_core.corpus.streams import Stream
 from edgeseq_core.evaluate import pictures
 from edgeseq_core.evaluate.bench_folder import BenchFolder
 from edgeseq_core.evaluate.learning_bench import Cell
+from edgeseq_core.evaluate.measures import Interval
 from edgeseq_core.evaluate.quality import DETAIL
 from edgeseq_core.evaluate.summary import MEASURES, Summary, prequential_curve, summaries
 
@@ -38,7 +40,7 @@ def write_report(folder: BenchFolder) -> list[Path]:
 
     Raises ConfigError when nothing has been run there, MissingExtraError without matplotlib.
     """
-    cells = list(folder.cells().values())
+    cells = folder.cells()
     streams = {
         (cell.stream, cell.seed): folder.kept_stream(cell.stream, cell.seed) for cell in cells
     }
@@ -61,8 +63,8 @@ def _measures(rows: Sequence[Summary]) -> Iterator[list[object]]:
     headings = [measure.heading for measure in MEASURES]
     yield ["stream", "method", "seeds", *(x for h in headings for x in (h, f"{h} ±"))]
     for row in rows:
-        values = [row.values.get(heading) for heading in headings]
-        yield [*row[:3], *(x for v in values for x in (v or ("", "")))]
+        values = [row.values.get(heading, Interval(math.nan, math.nan)) for heading in headings]
+        yield [*row[:3], *("" if math.isnan(x) else round(x, 3) for v in values for x in v)]
 
 
 def _matrices(
@@ -93,7 +95,7 @@ def _page(
     rows: Sequence[Summary], cells: Sequence[Cell], streams: dict[tuple[str, int], Stream]
 ) -> str:
     shown: dict[str, tuple[int, Stream]] = {}
-    for (name, seed), stream in sorted(streams.items()):
+    for (name, seed), stream in streams.items():
         shown.setdefault(name, (seed, stream))  # the pictures' seed: the first
     parts = []
     for name, (seed, stream) in shown.items():

@@ -27,7 +27,7 @@ def ran(base: Base) -> Callable[[str], Cell]:
     return lru_cache(partial(run, base))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"suffix-rules"}))
 def test_every_method_learns_a_stream_and_is_measured(
     ran: Callable[[str], Cell], method: str
 ) -> None:

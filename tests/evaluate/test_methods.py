@@ -11,6 +11,7 @@ from edgeseq_core.errors import ConfigError
 from edgeseq_core.evaluate.methods.agem import projected
 from edgeseq_core.evaluate.methods.dark_replay import DarkExperienceReplay
 from edgeseq_core.evaluate.methods.ewc import OnlineEwc
+from edgeseq_core.evaluate.methods.floor import Floor
 from edgeseq_core.evaluate.methods.memories import GreedyBalanced, Reservoir, row_bytes
 from edgeseq_core.evaluate.methods.method import Method, Terms
 from edgeseq_core.evaluate.methods.naive import FineTuning
@@ -97,3 +98,13 @@ def test_the_products_reservoir_leaves_room_for_its_calibration(base: Base) -> N
     for at in range(0, 32, 8):
         method.learn("a", TWO_TASKS.phases[0].train[at : at + 8])
     assert method._learner.buffer.stats("a").bytes["reservoir"] <= 500
+
+
+def test_the_floor_learns_endings_task_by_task(base: Base) -> None:
+    floor = Floor(terms(base, TWO_TASKS))
+    floor.learn("a", [("walk VBZ", "walks"), ("try VBZ", "tries")])
+    before = floor.stored().model
+    floor.learn("b", [("walk VBZ", "walked")])
+    assert floor.answers("a", ["talk VBZ", "cry VBZ"]) == ["talks", "cries"]
+    assert floor.answers("b", ["talk VBZ"]) == ["talked"]
+    assert 0 < before < floor.stored().model

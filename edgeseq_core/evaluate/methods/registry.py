@@ -8,6 +8,7 @@ from edgeseq_core.evaluate.methods.agem import AveragedGem
 from edgeseq_core.evaluate.methods.collected import GDumb, JointTraining
 from edgeseq_core.evaluate.methods.dark_replay import DarkExperienceReplay
 from edgeseq_core.evaluate.methods.ewc import OnlineEwc
+from edgeseq_core.evaluate.methods.floor import Floor
 from edgeseq_core.evaluate.methods.method import Method, Terms
 from edgeseq_core.evaluate.methods.naive import FineTuning
 from edgeseq_core.evaluate.methods.product import EdgeSeq
@@ -24,4 +25,5 @@ METHODS: Mapping[str, Callable[[Terms], Method]] = {
     "ewc": OnlineEwc,
     "separate": OneModelPerTask,
     "joint": JointTraining,
+    "suffix-rules": Floor,
 }
