@@ -15,7 +15,7 @@ from edgeseq_core.errors import ConfigError, EdgeSeqError, ServiceError
 from edgeseq_core.evaluate.bench_folder import BenchFolder, CellKey
 from edgeseq_core.evaluate.learning_bench import identity, run_cell
 from edgeseq_core.evaluate.methods.method import Terms
-from edgeseq_core.evaluate.methods.registry import METHODS
+from edgeseq_core.evaluate.methods.registry import METHODS, NEED_TASKS
 from edgeseq_core.model.base import Base
 from edgeseq_core.settings import LearningSettings
 
@@ -27,12 +27,12 @@ class Plan:
     streams: Sequence[str]
     methods: Sequence[str]
     seeds: Sequence[int]
-    pairs: int = 5_000  # a task
-    questions: int = 200  # a phase
-    tasks: int = 8  # of the stream of tasks
-    task_bytes: int = 192 << 10  # beside the base, a task
-    base: Path | None = None
-    data: Path = Path("data")  # what `edgeseq bench fetch` and people put there
+    pairs: int  # a task
+    questions: int  # a phase
+    tasks: int  # of the stream of tasks
+    task_bytes: int  # beside the base, a task
+    base: Path | None  # None: the shipped one
+    data: Path  # what `edgeseq bench fetch` and people put there
 
     def terms(self, tasks: Sequence[str], seed: int) -> Terms:
         """What a method of a cell is given."""
@@ -80,6 +80,8 @@ def run_bench(plan: Plan, folder: BenchFolder, workers: int) -> Iterator[Event]:
             yield from (Event(None, "left out", said) for said in stream.left_out)
             terms = plan.terms(stream.tasks, seed)
             for method in plan.methods:
+                if stream.kind != "tasks" and method in NEED_TASKS:
+                    continue
                 key = CellKey(name, method, seed)
                 if folder.cell(key, identity(stream, method, terms)) is None:
                     due.append(key)

@@ -57,8 +57,8 @@ class Stream:
 class Size:
     """How much of a source a stream takes: pairs a task, questions a phase, and the seed of its order."""
 
-    pairs: int = 5_000
-    questions: int = 200
+    pairs: int
+    questions: int
     seed: int = 1
 
 

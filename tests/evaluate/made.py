@@ -23,4 +23,4 @@ DRIFT = Stream("drift", "abrupt", "nothing", [phase("before", "a", "y"), phase("
 
 def terms(base: Base, stream: Stream) -> Terms:
     """Batches of eight, two steps each; a base of a few short sequences."""
-    return Terms(base, stream.tasks, SMALL)
+    return Terms(base, stream.tasks, SMALL, task_bytes=192 << 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import pytest
@@ -68,7 +69,7 @@ def test_a_drift_is_not_told_and_the_new_regime_replaces_the_old(base: Base) -> 
 
 def test_what_decides_a_cell_is_in_its_identity(base: Base) -> None:
     own = terms(base, TWO_TASKS)
-    other = type(own)(base, TWO_TASKS.tasks, own.learning.model_copy(update={"seed": 9}))
+    other = replace(own, learning=own.learning.model_copy(update={"seed": 9}))
     made = {
         identity(TWO_TASKS, "er", own),
         identity(TWO_TASKS, "der++", own),

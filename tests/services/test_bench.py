@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,12 @@ def plan(folder: Path) -> Plan:
     base = write_tiny_base(folder / "base.safetensors", max_tokens=32)
     return Plan(
         streams=["slovene-reform", "date-order"],
-        methods=["fine-tuning"],
+        methods=["ewc", "fine-tuning"],  # EWC needs tasks, and neither stream has several
         seeds=[1],
         pairs=64,
         questions=4,
+        tasks=8,
+        task_bytes=192 << 10,
         base=base,
         data=folder / "none",
     )
@@ -43,9 +46,6 @@ def test_cells_run_once_and_what_is_missing_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_bench_without_any_data_says_so(tmp_path: Path) -> None:
-    chosen = plan(tmp_path)
-    only = Plan(
-        streams=["slovene-reform"], methods=chosen.methods, seeds=[1], data=tmp_path / "none"
-    )
+    only = replace(plan(tmp_path), streams=["slovene-reform"])
     with pytest.raises(ConfigError, match="no stream can be made here"):
         list(run_bench(only, BenchFolder(tmp_path / "out"), workers=1))

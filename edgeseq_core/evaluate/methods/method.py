@@ -24,7 +24,7 @@ class Terms:
     base: Base
     tasks: Sequence[str]  # of the stream
     learning: LearningSettings
-    task_bytes: int = 192 << 10
+    task_bytes: int
 
     @property
     def batch(self) -> int:

@@ -27,3 +27,6 @@ METHODS: Mapping[str, Callable[[Terms], Method]] = {
     "joint": JointTraining,
     "suffix-rules": Floor,
 }
+
+#: On a stream of one task they are another method (EWC: fine-tuning, separate: ER), or wait until it ends.
+NEED_TASKS = frozenset({"gdumb", "ewc", "separate", "joint"})
