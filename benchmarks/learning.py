@@ -2,7 +2,7 @@
 
     edgeseq bench fetch --data DATA
     edgeseq bench learning --out FOLDER --data DATA [--stream NAME] [--method NAME] [--pairs N] [--seeds N]
-    python benchmarks/learning.py FOLDER --name NAME --ran 'edgeseq bench learning ...'
+    python benchmarks/learning.py FOLDER --name NAME --ran 'edgeseq bench learning ...' [--note TEXT]
 
 Accuracy is exact match on held-out questions; every pair was answered before it was learnt.
 """
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--name", required=True)
     parser.add_argument("--ran", required=True)
+    parser.add_argument("--note", default="", help="what a reader of this run must know first")
     args = parser.parse_args()
     folder = BenchFolder(args.folder)
     cells = folder.cells()
@@ -63,7 +64,12 @@ def main() -> None:
         for summary in found
     ]
     of_streams = {name: described(name, stream) for (name, _), stream in streams.items()}
-    publish(args.name, args.ran, rows, "\n\n".join([EXPLAINED, *of_streams.values()]))
+    publish(
+        args.name,
+        args.ran,
+        rows,
+        "\n\n".join(filter(None, [args.note, EXPLAINED, *of_streams.values()])),
+    )
 
 
 if __name__ == "__main__":

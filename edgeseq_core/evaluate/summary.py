@@ -9,6 +9,7 @@ from typing import NamedTuple
 from edgeseq_core.corpus.streams import Stream
 from edgeseq_core.evaluate.learning_bench import Cell
 from edgeseq_core.evaluate.measures import (
+    RECOVERY_FADE,
     Interval,
     average_accuracy,
     backward_transfer,
@@ -21,6 +22,7 @@ from edgeseq_core.evaluate.measures import (
 )
 
 KIB, MIB = 1 << 10, 1 << 20
+LEAST_LEVEL = 0.1  # of the fading accuracy before a drift
 
 
 class Measure(NamedTuple):
@@ -36,10 +38,16 @@ def _after_phases(of: Callable[[Cell], float]) -> Callable[[Cell, Stream], float
 
 
 def _recovery(cell: Cell, stream: Stream) -> float | None:
-    """Pairs until 90 % of the level before an abrupt drift; infinite when it never came."""
+    """Pairs until 90 % of the level before an abrupt drift; infinite when it never came.
+
+    Who had learnt nothing before has nothing to recover.
+    """
     if stream.kind != "abrupt" or not cell.online:
         return None
-    found = items_to_recover([int(hit) for hit in cell.hits], len(stream.phases[0].train))
+    hits, drift = [int(hit) for hit in cell.hits], len(stream.phases[0].train)
+    if fading(hits[:drift], fade=RECOVERY_FADE)[-1] < LEAST_LEVEL:
+        return None
+    found = items_to_recover(hits, drift)
     return float("inf") if found is None else found
 
 
