@@ -12,7 +12,20 @@ from cyclopts import App, CycloptsError
 from edgeseq_core import __version__
 from edgeseq_core.errors import EdgeSeqError
 
-from . import base, config, learn, pairs, predict, pretrain, purge, run, size, snapshots, tasks
+from . import (
+    base,
+    bench,
+    config,
+    learn,
+    pairs,
+    predict,
+    pretrain,
+    purge,
+    run,
+    size,
+    snapshots,
+    tasks,
+)
 from .options import OPERATE, RESEARCH, RUN, USE
 from .output import report
 
@@ -43,11 +56,11 @@ def build() -> App:
                 purge.receipts,
             ),
         ),
-        (RESEARCH, (learn.learn, pretrain.pretrain, pretrain.prune, size.size)),
+        (RESEARCH, (learn.learn, pretrain.pretrain, pretrain.prune, size.size, bench.report)),
     ):
         for command in commands:
             app.command(command, group=group)
-    for commands_of in (tasks.app, pairs.dlq, base.app, config.app):
+    for commands_of in (tasks.app, pairs.dlq, base.app, config.app, bench.app):
         app.command(commands_of)
     return app
 
