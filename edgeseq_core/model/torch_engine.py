@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,23 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeseq_core.engine import Answer, Generation, Inferred, Limits, PairRow, Score, SourceRow
+from edgeseq_core.engine import Generation, Inferred, Limits, PairRow, Score, SourceRow
+from edgeseq_core.model.answers import TEMPERATURE, generation
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import Calibration, GatheredWeights, MergedWeights
-from edgeseq_core.model.search import Found, Hypothesis, search
+from edgeseq_core.model.nearest import nearest
+from edgeseq_core.model.search import search
 from edgeseq_core.model.sites import Weights
 from edgeseq_core.model.source_encoder import BatchEncoder, SourceEncoder
-from edgeseq_core.model.task_space import features, nearest
+from edgeseq_core.model.task_space import features
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
-
-# Labels are smoothed while learning, and averaged weights are timid: a whole answer is right far more
-# often than its probability says.  One number, fitted on the four demo tasks, where the expected
-# calibration error was 34 to 44 points without it (benchmarks/model/confidence.py).  No greedy answer
-# depends on it.
-# Source: temperature scaling (Guo, Pleiss, Sun, Weinberger 2017, arXiv 1706.04599, section 4.2).
-TEMPERATURE = 0.75
-
 
 @dataclass(frozen=True)
 class _Served:
@@ -95,7 +88,10 @@ class TorchEngine:
             return scores if outside is None else scores + outside
 
         found = search(step, widths, bounds)
-        return [_generation(one, made) for one, made in zip(served, found, strict=True)]
+        return [
+            generation(made, one.calibration.table, one.snapshot_id)
+            for one, made in zip(served, found, strict=True)
+        ]
 
     @torch.inference_mode()
     def score(self, rows: Sequence[PairRow]) -> list[Score]:
@@ -141,22 +137,6 @@ def _outside(places: Sequence[tuple[Calibration, bool]]) -> Tensor | None:
             outside[at] = -torch.inf
             outside[at, own.alphabet] = 0.0
     return outside
-
-
-def _generation(served: _Served, found: Found) -> Generation:
-    """A row's hypotheses as text; of those that read the same, the best."""
-    texts: dict[str, Hypothesis] = {}
-    for hypothesis in found.hypotheses:
-        texts.setdefault(served.calibration.table.decode(hypothesis.tokens), hypothesis)
-    (best, *others) = (Answer(text, math.exp(h.log_probability)) for text, h in texts.items())
-    return Generation(
-        target=best.target,
-        confidence=best.confidence,
-        tokens=len(found.hypotheses[0].tokens),
-        stop=found.stop,
-        snapshot_id=served.snapshot_id,
-        others=tuple(others),
-    )
 
 
 def teacher_forced(scores: Tensor, wanted: Tensor) -> list[Score]:
