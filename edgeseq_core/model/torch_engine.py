@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeseq_core.engine import Generation, Inferred, Limits, PairRow, Score, SourceRow
@@ -95,6 +97,17 @@ class TorchEngine:
 
     @torch.inference_mode()
     def score(self, rows: Sequence[PairRow]) -> list[Score]:
+        target, scores = self._forced(rows)
+        return teacher_forced(scores, target[:, 1:])
+
+    @torch.inference_mode()
+    def logits(self, row: PairRow) -> NDArray[np.float32]:
+        """Teacher-forced scores ``[T, V + own]`` of a pair's next tokens, before any temperature."""
+        scores: NDArray[np.float32] = self._forced([row])[1][0].numpy()
+        return scores
+
+    def _forced(self, rows: Sequence[PairRow]) -> tuple[Tensor, Tensor]:
+        """Targets ``[B, 1 + T]``, BOS first, and the scores ``[B, T, V]`` of what follows each token."""
         served = [self._bank[row.task] for row in rows]
         weights = self._weights(served)
         target = pad(
@@ -105,8 +118,7 @@ class TorchEngine:
         )
         tables = [one.calibration.table for one in served]
         memory = self._encoder.encode([row.source for row in rows], tables, weights)
-        scores = self._base.model.scores(target[:, :-1], memory, weights)
-        return teacher_forced(scores, target[:, 1:])
+        return target, self._base.model.scores(target[:, :-1], memory, weights)
 
     def _weights(self, served: Sequence[_Served]) -> Weights:
         """One task's folded matrices, or the rows of several tasks gathered."""

@@ -154,10 +154,11 @@ class NativeEngine:
         made = self._engine.score(requests, wanted, self._threads)
         return [Score(one.loss, one.tokens, one.exact) for one in made]
 
-    def logits(self, rows: Sequence[PairRow]) -> list[NDArray[Any]]:
+    def logits(self, row: PairRow) -> NDArray[np.float32]:
         """Teacher-forced scores ``[T, V + own]`` of a pair's next tokens, before any temperature."""
-        found: list[NDArray[Any]] = self._engine.logits(*self._pairs(rows))
-        return found
+        (found,) = self._engine.logits(*self._pairs([row]))
+        scores: NDArray[np.float32] = found
+        return scores
 
     def _pairs(self, rows: Sequence[PairRow]) -> tuple[list[Any], list[list[int]]]:
         served = [self._bank[row.task] for row in rows]

@@ -99,14 +99,14 @@ class ReferenceEngine(TorchEngine):
 
     def __init__(self, base: Base, stored: Mapping[str, NDArray[Any]]) -> None:
         super().__init__(base)
-        self._stored, self._integer = stored, dict[int, IntegerWeights]()
+        self._stored, self._integer = stored, dict[str, IntegerWeights]()
 
     def swap(self, task: str, snapshot_id: str, payload: bytes) -> None:
         super().swap(task, snapshot_id, payload)
         _, own = read_payload(payload, self.base_digest)
-        served = self._bank[task]
-        self._integer[id(served)] = IntegerWeights(served.calibration, self._stored, own)
+        calibration = self._bank[task].calibration
+        self._integer[snapshot_id] = IntegerWeights(calibration, self._stored, own)
 
     def _weights(self, served: Sequence[Any]) -> IntegerWeights:
-        (one,) = {id(one) for one in served}
+        (one,) = {one.snapshot_id for one in served}
         return self._integer[one]
