@@ -3,6 +3,12 @@
 #include <cmath>
 
 namespace edgeseq {
+namespace {
+
+// Bytes from a row of codes to the next: rows a power of two apart would share a few lines of the cache.
+size_t code_stride(size_t width) { return padded(width, kDepth) + kDepth; }
+
+}  // namespace
 
 // --- memory of what was decoded -------------------------------------------------------------------------
 
@@ -34,7 +40,6 @@ void Caches::copy(const Model& model, size_t from, size_t to, size_t length) {
 Forward::Forward(const Model& model, const Kernels& kernels, Workspace& space,
                  std::vector<const Calibration*> tasks)
     : model_(model), kernels_(kernels), space_(space), tasks_(std::move(tasks)), finish_(tasks_.size()) {
-  space_.codes_stride = model.deepest();
   size_t most = model.shape.vocabulary;
   for (const Calibration* task : tasks_)
     if (task) most = std::max(most, task->symbols());
@@ -49,11 +54,11 @@ void Forward::begin(size_t rows) {
   rows_ = rows;
   zeros_.resize(std::max(rows, zeros_.size()));
   space_.x.reserve(rows * model_.shape.d_model);
-  space_.wide.reserve(rows * model_.widest());
+  space_.wide.reserve(rows * (model_.widest() + kLanes));
   space_.mixed.reserve(rows * model_.deepest());
   space_.row.reserve(model_.deepest());
   space_.x_scale.reserve(rows);
-  space_.codes.reserve((rows + kRowsAhead) * space_.codes_stride);
+  space_.codes.reserve((rows + kRowsAhead) * code_stride(model_.deepest()));
 }
 
 void Forward::set_tasks(const std::vector<uint16_t>& of_row) {
@@ -70,6 +75,7 @@ void Forward::set_tasks(const std::vector<uint16_t>& of_row) {
 
 void Forward::quantize_norm(const Aligned<float>& gain) {
   const size_t d = model_.shape.d_model;
+  space_.codes_stride = code_stride(d);
   for (size_t row = 0; row < rows_; row++) {
     kernels_.norm(&space_.x[row * d], gain.data(), d, space_.row.data());
     space_.x_scale[row] =
@@ -78,6 +84,7 @@ void Forward::quantize_norm(const Aligned<float>& gain) {
 }
 
 void Forward::quantize_rows(const float* from, size_t stride, size_t width, const Linear* factors) {
+  space_.codes_stride = code_stride(width);
   for (size_t row = 0; row < rows_; row++) {
     const Calibration* task = tasks_[task_[row]];
     const Fitted* fitted = factors && task ? task->at(*factors) : nullptr;
@@ -136,7 +143,7 @@ const uint8_t* Forward::reduce(const Linear& linear, size_t first, size_t end, s
 }
 
 void Forward::feed(const FfnSite& ffn) {
-  const size_t d = model_.shape.d_model, wide = model_.widest();
+  const size_t d = model_.shape.d_model, wide = padded(ffn.width, kLanes) + kLanes;
   quantize_norm(ffn.gain);
   linear(ffn.up, 0, ffn.up.matrix->blocks(), Mode::relu, space_.wide.data(), wide);
   quantize_rows(space_.wide.data(), wide, ffn.width, &ffn.down);
@@ -189,7 +196,7 @@ void Forward::self_attention(const AttentionSite& site, const std::vector<size_t
   for (size_t length : lengths) {
     const size_t filled = padded(length, kLanes), head_stride = filled * width;
     space_.keys.reserve(site.kv_heads * head_stride);
-    space_.scores.reserve(filled);
+    space_.scores.reserve(kMostQueries * filled);
     float* first = &space_.wide[row * stride];
     for (size_t at = 0; at < length; at++) {
       float* q = first + at * stride;
@@ -197,10 +204,9 @@ void Forward::self_attention(const AttentionSite& site, const std::vector<size_t
       kernels_.turn(q, site.heads + site.kv_heads, width, cosine, sine);
       place_key(space_.keys.data(), head_stride, site.kv_heads, at, q + site.query_width);
     }
-    for (size_t at = 0; at < length; at++)
-      kernels_.attend({first + at * stride, site.heads, site.kv_heads, width, space_.keys.data(), head_stride,
-                       first + site.query_width + site.key_width, stride, length, nullptr,
-                       space_.scores.data(), &space_.mixed[(row + at) * site.query_width]});
+    kernels_.attend({first, length, stride, site.heads, site.kv_heads, width, space_.keys.data(), head_stride,
+                     first + site.query_width + site.key_width, stride, length, nullptr,
+                     space_.scores.data(), &space_.mixed[row * site.query_width], site.query_width});
     row += length;
   }
   quantize_rows(space_.mixed.data(), site.query_width, site.query_width);
@@ -277,10 +283,10 @@ float* Forward::step(const std::vector<Place>& places, size_t at) {
   set_tasks(task_);
   const auto mix = [&](const AttentionSite& site, size_t row, size_t q_stride, const float* keys,
                        size_t head_stride, const float* values, size_t count, const float* added) {
-    space_.scores.reserve(padded(count, kLanes));
-    kernels_.attend({&space_.wide[row * q_stride], site.heads, site.kv_heads, width, keys, head_stride, values,
-                     site.key_width, count, added, space_.scores.data(),
-                     &space_.mixed[row * site.query_width]});
+    space_.scores.reserve(kMostQueries * padded(count, kLanes));
+    kernels_.attend({&space_.wide[row * q_stride], 1, q_stride, site.heads, site.kv_heads, width, keys,
+                     head_stride, values, site.key_width, count, added, space_.scores.data(),
+                     &space_.mixed[row * site.query_width], site.query_width});
   };
   for (size_t l = 0; l < model_.decoder.size(); l++) {
     const DecoderLayer& layer = model_.decoder[l];

@@ -15,6 +15,8 @@ constexpr size_t kLanes = 16;   // rows a block
 constexpr size_t kDepth = 64;   // what K is a multiple of
 constexpr size_t kRowsAhead = 32;  // rows of codes that may be read (never used) after the last
 
+constexpr size_t kMostQueries = 4; // whose scores are made together
+
 constexpr size_t padded(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 struct PackedView {
@@ -55,18 +57,19 @@ struct Product {
   size_t y_stride;
 };
 
-// One query of all heads against keys [kv_heads][blocks][width][16] and values [count, value_stride].
+// Queries of all heads against keys [kv_heads][blocks][width][16] and values [count, value_stride].
 struct Attention {
-  const float* query;
-  size_t heads, kv_heads, width;
+  const float* query;  // [queries, query_stride]
+  size_t queries, query_stride, heads, kv_heads, width;
   const float* keys;
   size_t key_head_stride;  // floats
   const float* values;
   size_t value_stride;
   size_t count;
   const float* added;  // to each key's score, [count filled up to 16]; null: nothing
-  float* scores;       // scratch, [count filled up to 16]
-  float* out;          // [heads * width]
+  float* scores;       // scratch, [kMostQueries, count filled up to 16]
+  float* out;          // [queries, out_stride]
+  size_t out_stride;
 };
 
 struct Best {

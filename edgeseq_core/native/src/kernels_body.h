@@ -17,18 +17,21 @@ using edgeseq::Product;
 
 // --- numbers to codes ---------------------------------------------------------------------------------
 
+EDGESEQ_INLINE F value(const float* x, const float* factor, size_t at) {
+  return factor ? load(x + at) * load(factor + at) : load(x + at);
+}
+
 float quantize(const float* x, const float* factor, size_t n, uint8_t* codes) {
-  F most = all(0.0f);
-  for (size_t i = 0; i < n; i += kLanes) {
-    const F value = factor ? load(x + i) * load(factor + i) : load(x + i);
-    most = larger(most, magnitude(value));
-  }
-  const float top = largest(most);
+  F most[4] = {all(0.0f), all(0.0f), all(0.0f), all(0.0f)};
+  size_t at = 0;
+  for (; at + 4 * kLanes <= n; at += 4 * kLanes)
+    repeat<4>([&](auto i) EDGESEQ_LAMBDA {
+      most[i] = larger(most[i], magnitude(value(x, factor, at + i * kLanes)));
+    });
+  for (; at < n; at += kLanes) most[0] = larger(most[0], magnitude(value(x, factor, at)));
+  const float top = largest(larger(larger(most[0], most[1]), larger(most[2], most[3])));
   const F inverse = all(top > 0 ? 127.0f / top : 0.0f);
-  for (size_t i = 0; i < n; i += kLanes) {
-    const F value = factor ? load(x + i) * load(factor + i) : load(x + i);
-    store_codes(codes + i, value * inverse);
-  }
+  for (at = 0; at < n; at += kLanes) store_codes(codes + at, value(x, factor, at) * inverse);
   return top / 127.0f;
 }
 
@@ -89,43 +92,37 @@ struct KeepSums {
   }
 };
 
-template <int R, int B, class Done>
+template <size_t R, size_t B, class Done>
 EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const Done& done) {
-  const size_t stride = p.matrix.groups * 64;
+  const size_t stride = p.matrix.groups * 64, x_stride = p.x_stride;
   const int8_t* w = p.matrix.values + block * stride;
-  const uint8_t* x = p.x + row * p.x_stride;
+  const uint8_t* x = p.x + row * x_stride;
   I sums[R][B];
-#pragma GCC unroll 8
-  for (int b = 0; b < B; b++) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) sums[r][b] = start(p.matrix.offset + (block + b) * kLanes);
-  }
+  repeat<B>([&](auto b) EDGESEQ_LAMBDA {
+    const I first = start(p.matrix.offset + (block + b) * kLanes);
+    repeat<R>([&](auto r) EDGESEQ_LAMBDA { sums[r][b] = first; });
+  });
   for (size_t g = 0; g < p.matrix.groups; g++, w += 64, x += 4) {
     W column[B];
-#pragma GCC unroll 8
-    for (int b = 0; b < B; b++) column[b] = weights(w + b * stride);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-      const X four = shared(x + r * p.x_stride);
-#pragma GCC unroll 8
-      for (int b = 0; b < B; b++) sums[r][b] = dot(sums[r][b], four, column[b]);
-    }
+    repeat<B>([&](auto b) EDGESEQ_LAMBDA { column[b] = weights(w + b * stride); });
+    repeat<R>([&](auto r) EDGESEQ_LAMBDA {
+      const X four = shared(x + r * x_stride);
+      repeat<B>([&](auto b) EDGESEQ_LAMBDA { sums[r][b] = dot(sums[r][b], four, column[b]); });
+    });
   }
-#pragma GCC unroll 8
-  for (int b = 0; b < B; b++) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) done(row + r, block + b, sums[r][b]);
-  }
+  repeat<B>([&](auto b) EDGESEQ_LAMBDA {
+    repeat<R>([&](auto r) EDGESEQ_LAMBDA { done(row + r, block + b, sums[r][b]); });
+  });
 }
 
-template <int R, class Done>
+template <size_t R, class Done>
 __attribute__((noinline)) void strip(const Product& p, size_t row, const Done& done) {
-  constexpr int wide = R <= 2 ? kWideBlocks : kTileBlocks;  // few rows need more sums in flight
+  constexpr size_t wide = R <= 2 ? kWideBlocks : kTileBlocks;  // few rows need more sums in flight
   size_t block = p.first_block;
   for (; block + wide <= p.last_block; block += wide) tile<R, wide>(p, row, block, done);
-  if (wide > 4)
+  if constexpr (wide > 4)
     for (; block + 4 <= p.last_block; block += 4) tile<R, 4>(p, row, block, done);
-  if (wide > 2)
+  if constexpr (wide > 2)
     for (; block + 2 <= p.last_block; block += 2) tile<R, 2>(p, row, block, done);
   for (; block < p.last_block; block++) tile<R, 1>(p, row, block, done);
 }
@@ -178,18 +175,21 @@ void sums(const Product& p, int32_t* out) { products(p, KeepSums{p, out}); }
 
 // --- attention ----------------------------------------------------------------------------------------
 
-template <int B>
-EDGESEQ_INLINE void score_blocks(const float* q, const float* keys, size_t width, F scale, float* out) {
-  F sums[B];
-#pragma GCC unroll 4
-  for (int b = 0; b < B; b++) sums[b] = all(0.0f);
-  for (size_t c = 0; c < width; c++) {
-    const F x = all(q[c]);
-#pragma GCC unroll 4
-    for (int b = 0; b < B; b++) sums[b] = fused(x, load(keys + (b * width + c) * kLanes), sums[b]);
+// Scores of 16 keys [width][16] for Q queries; even and odd dimensions are summed apart.
+template <size_t Q>
+EDGESEQ_INLINE void score_block(const Attention& a, const float* query, const float* keys, F scale,
+                                float* out, size_t out_stride) {
+  F even[Q], odd[Q];
+  repeat<Q>([&](auto q) EDGESEQ_LAMBDA { even[q] = odd[q] = all(0.0f); });
+  for (size_t c = 0; c < a.width; c += 2, keys += 2 * kLanes) {
+    const F first = load(keys), second = load(keys + kLanes);
+    repeat<Q>([&](auto q) EDGESEQ_LAMBDA {
+      const float* own = query + q * a.query_stride + c;
+      even[q] = fused(all(own[0]), first, even[q]);
+      odd[q] = fused(all(own[1]), second, odd[q]);
+    });
   }
-#pragma GCC unroll 4
-  for (int b = 0; b < B; b++) store(out + b * kLanes, sums[b] * scale);
+  repeat<Q>([&](auto q) EDGESEQ_LAMBDA { store(out + q * out_stride, (even[q] + odd[q]) * scale); });
 }
 
 // Turns scores into weights that still have to be divided by their sum, which it returns.
@@ -209,48 +209,76 @@ EDGESEQ_INLINE float weigh(float* scores, size_t count, size_t filled, const flo
   return total(sum);
 }
 
-template <int B>
-EDGESEQ_INLINE void mix(const float* weights, float factor, size_t count, const float* values,
-                        size_t stride, float* out) {
-  F sums[B];
-#pragma GCC unroll 4
-  for (int b = 0; b < B; b++) sums[b] = all(0.0f);
-  for (size_t i = 0; i < count; i++) {
-    const F weight = all(weights[i]);
-#pragma GCC unroll 4
-    for (int b = 0; b < B; b++) sums[b] = fused(weight, load(values + i * stride + b * kLanes), sums[b]);
+// B times 16 dimensions of the values' mean, for Q queries.
+template <size_t Q, size_t B>
+EDGESEQ_INLINE void mix(const Attention& a, const float* weights, size_t stride, const float* factor,
+                        const float* values, float* out) {
+  F sums[Q][B];
+  repeat<Q>([&](auto q) EDGESEQ_LAMBDA {
+    repeat<B>([&](auto b) EDGESEQ_LAMBDA { sums[q][b] = all(0.0f); });
+  });
+  for (size_t i = 0; i < a.count; i++, values += a.value_stride) {
+    F own[B];
+    repeat<B>([&](auto b) EDGESEQ_LAMBDA { own[b] = load(values + b * kLanes); });
+    repeat<Q>([&](auto q) EDGESEQ_LAMBDA {
+      const F weight = all(weights[q * stride + i]);
+      repeat<B>([&](auto b) EDGESEQ_LAMBDA { sums[q][b] = fused(weight, own[b], sums[q][b]); });
+    });
   }
-#pragma GCC unroll 4
-  for (int b = 0; b < B; b++) store(out + b * kLanes, sums[b] * all(factor));
+  repeat<Q>([&](auto q) EDGESEQ_LAMBDA {
+    repeat<B>([&](auto b) EDGESEQ_LAMBDA {
+      store(out + q * a.out_stride + b * kLanes, sums[q][b] * all(factor[q]));
+    });
+  });
+}
+
+template <size_t Q>
+EDGESEQ_INLINE void attend_head(const Attention& a, size_t head, size_t query, F scale) {
+  const size_t filled = edgeseq::padded(a.count, kLanes), group = head / (a.heads / a.kv_heads);
+  const float* q = a.query + query * a.query_stride + head * a.width;
+  const float* keys = a.keys + group * a.key_head_stride;
+  for (size_t i = 0; i < filled; i += kLanes)
+    score_block<Q>(a, q, keys + i * a.width, scale, a.scores + i, filled);
+  float factor[Q];
+  repeat<Q>([&](auto i) EDGESEQ_LAMBDA {
+    factor[i] = 1.0f / weigh(a.scores + i * filled, a.count, filled, a.added);
+  });
+  const float* values = a.values + group * a.width;
+  float* out = a.out + query * a.out_stride + head * a.width;
+  size_t c = 0;
+  for (; c + 2 * kLanes <= a.width; c += 2 * kLanes)
+    mix<Q, 2>(a, a.scores, filled, factor, values + c, out + c);
+  for (; c < a.width; c += kLanes) mix<Q, 1>(a, a.scores, filled, factor, values + c, out + c);
 }
 
 void attend(const Attention& a) {
-  const size_t filled = edgeseq::padded(a.count, kLanes), together = a.heads / a.kv_heads;
   const F scale = all(1.0f / std::sqrt(static_cast<float>(a.width)));
   for (size_t head = 0; head < a.heads; head++) {
-    const float* q = a.query + head * a.width;
-    const float* keys = a.keys + head / together * a.key_head_stride;
-    size_t i = 0;
-    for (; i + 32 <= filled; i += 32) score_blocks<2>(q, keys + i * a.width, a.width, scale, a.scores + i);
-    for (; i < filled; i += 16) score_blocks<1>(q, keys + i * a.width, a.width, scale, a.scores + i);
-    const float factor = 1.0f / weigh(a.scores, a.count, filled, a.added);
-    const float* values = a.values + head / together * a.width;
-    float* out = a.out + head * a.width;
-    size_t c = 0;
-    for (; c + 32 <= a.width; c += 32)
-      mix<2>(a.scores, factor, a.count, values + c, a.value_stride, out + c);
-    for (; c < a.width; c += 16) mix<1>(a.scores, factor, a.count, values + c, a.value_stride, out + c);
+    size_t query = 0;
+    for (; query + kQueries <= a.queries; query += kQueries) attend_head<kQueries>(a, head, query, scale);
+    for (; query < a.queries; query++) attend_head<1>(a, head, query, scale);
+  }
+}
+
+// `pairs` is a constant for the usual widths of a head, so that compilers turn the loops into vectors.
+EDGESEQ_INLINE void turn_pairs(float* heads, size_t count, size_t pairs, const float* __restrict cosine,
+                               const float* __restrict sine) {
+  for (size_t head = 0; head < count; head++, heads += 4 * pairs) {
+    float *__restrict a = heads, *__restrict b = heads + pairs;
+    for (size_t i = 0; i < pairs; i++) {
+      const float was = a[i];
+      a[i] = was * cosine[i] - b[i] * sine[i];
+      b[i] = was * sine[i] + b[i] * cosine[i];
+    }
   }
 }
 
 void turn(float* heads, size_t count, size_t width, const float* cosine, const float* sine) {
-  const size_t pairs = width / 4;
-  for (size_t head = 0; head < count; head++, heads += width) {
-    for (size_t i = 0; i < pairs; i++) {
-      const float a = heads[i], b = heads[i + pairs];
-      heads[i] = a * cosine[i] - b * sine[i];
-      heads[i + pairs] = a * sine[i] + b * cosine[i];
-    }
+  switch (width) {
+    case 32: return turn_pairs(heads, count, 8, cosine, sine);
+    case 48: return turn_pairs(heads, count, 12, cosine, sine);
+    case 64: return turn_pairs(heads, count, 16, cosine, sine);
+    default: return turn_pairs(heads, count, width / 4, cosine, sine);
   }
 }
 

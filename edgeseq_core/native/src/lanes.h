@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
@@ -20,8 +21,18 @@
 #endif
 
 #define EDGESEQ_INLINE inline __attribute__((always_inline))
+#define EDGESEQ_LAMBDA __attribute__((always_inline))
 
 namespace {
+
+// Calls f with 0, 1, ... N - 1, each known to the compiler: only so do arrays of sums become registers.
+template <size_t N, class Do>
+EDGESEQ_INLINE void repeat(const Do& f) {
+  if constexpr (N > 0) {
+    repeat<N - 1>(f);
+    f(std::integral_constant<size_t, N - 1>());
+  }
+}
 
 #if defined(__AVX512F__)
 
@@ -67,7 +78,11 @@ EDGESEQ_INLINE I dot(I sum, X x, W w) { return {_mm512_dpbusd_epi32(sum.v, x, w)
 EDGESEQ_INLINE F to_floats(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
 EDGESEQ_INLINE void store(int32_t* p, I a) { _mm512_storeu_si512(p, a.v); }
 
-constexpr int kTileRows = 6, kTileBlocks = 4, kWideBlocks = 8;  // 32 registers
+// Sums and largest of the sixteen fold them in halves, in the same order everywhere.
+EDGESEQ_INLINE float total(F a) { return _mm512_reduce_add_ps(a.v); }
+EDGESEQ_INLINE float largest(F a) { return _mm512_reduce_max_ps(a.v); }
+
+constexpr size_t kTileRows = 6, kTileBlocks = 4, kWideBlocks = 8, kQueries = 4;  // 32 registers
 
 #elif defined(__AVX2__)
 
@@ -162,7 +177,20 @@ EDGESEQ_INLINE void store_codes(uint8_t* p, F x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
 }
 
-constexpr int kTileRows = 4, kTileBlocks = 1, kWideBlocks = 2;  // 16 registers
+EDGESEQ_INLINE float total(F x) {
+  const __m256 eight = _mm256_add_ps(x.a, x.b);
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+EDGESEQ_INLINE float largest(F x) {
+  const __m256 eight = _mm256_max_ps(x.a, x.b);
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
+constexpr size_t kTileRows = 4, kTileBlocks = 1, kWideBlocks = 2, kQueries = 2;  // 16 registers
 
 #elif defined(__ARM_NEON) && defined(__ARM_FEATURE_DOTPROD)
 
@@ -232,7 +260,16 @@ EDGESEQ_INLINE void store(int32_t* p, I a) {
   for (int i = 0; i < 4; i++) vst1q_s32(p + 4 * i, a.v[i]);
 }
 
-constexpr int kTileRows = 4, kTileBlocks = 1, kWideBlocks = 4;  // 32 registers
+EDGESEQ_INLINE float total(F a) {
+  const float32x4_t four = vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]));
+  const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+  return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
+EDGESEQ_INLINE float largest(F a) {
+  return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3])));
+}
+
+constexpr size_t kTileRows = 4, kTileBlocks = 1, kWideBlocks = 4, kQueries = 2;  // 32 registers
 
 #else  // plain C++, in loops of fixed length that compilers turn into what the CPU has
 
@@ -308,25 +345,20 @@ EDGESEQ_INLINE void store(int32_t* p, I a) {
   for (int i = 0; i < 16; i++) p[i] = a.v[i];
 }
 
-constexpr int kTileRows = 1, kTileBlocks = 1, kWideBlocks = 1;
-
-#endif
-
-// Both fold the sixteen in halves, so that the order is the same everywhere.
 EDGESEQ_INLINE float total(F a) {
-  alignas(64) float v[16];
-  store(v, a);
   for (int half = 8; half; half /= 2)
-    for (int i = 0; i < half; i++) v[i] += v[i + half];
-  return v[0];
+    for (int i = 0; i < half; i++) a.v[i] += a.v[i + half];
+  return a.v[0];
 }
 EDGESEQ_INLINE float largest(F a) {
-  alignas(64) float v[16];
-  store(v, a);
-  for (int half = 8; half; half /= 2)
-    for (int i = 0; i < half; i++) v[i] = v[i] > v[i + half] ? v[i] : v[i + half];
-  return v[0];
+  float top = a.v[0];
+  for (int i = 1; i < 16; i++) top = a.v[i] > top ? a.v[i] : top;
+  return top;
 }
+
+constexpr size_t kTileRows = 1, kTileBlocks = 1, kWideBlocks = 1, kQueries = 1;
+
+#endif
 
 // e^x for x <= 0, to 2 units in the last place; what is under e^-87 counts as that much.
 // Source: Cephes' expf: x = n ln 2 + r, and a polynomial in r.
