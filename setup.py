@@ -30,7 +30,7 @@ INSTRUCTIONS = {
 }
 # Floats must have the same bits whatever is compiled: no fusing but what the source says.
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-FLAGS += ["-fvisibility=hidden", "-g0", "-Wno-maybe-uninitialized"]
+FLAGS += ["-fvisibility=hidden", "-g0", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 
 
 class BuildNative(build_ext):

@@ -16,7 +16,7 @@ EDGESEQ_INLINE void finish_tile(const int32_t* sums, size_t row, size_t rows, si
                                 const int32_t* offset, const Done& done) {
   const __m512i off = _mm512_loadu_si512(offset + block * kLanes);
   for (size_t r = 0; r < rows; r++)
-    done(row + r, block, I{_mm512_add_epi32(_mm512_load_si512(sums + r * kLanes), off)});
+    done(row + r, block, _mm512_add_epi32(_mm512_load_si512(sums + r * kLanes), off));
 }
 
 template <class Done>

@@ -59,15 +59,15 @@ void norm(const float* x, const float* gain, size_t n, float* y) {
 // --- products -----------------------------------------------------------------------------------------
 
 // What happens to a block of a row's sums.
-template <Mode mode, bool low>
 struct Finisher {
   const Product& p;
+  const Mode mode;
 
   EDGESEQ_INLINE void operator()(size_t row, size_t block, I sums) const {
     const Finish& own = *p.finish[p.task[row]];
     const size_t at = block * kLanes;
     F y = fused(to_floats(sums), all(p.x_scale[row]) * load(own.scale + at), load(own.bias + at));
-    if (low && own.low) {
+    if (own.low) {
       const size_t part = own.part_of_block[block];
       const uint8_t* u = p.low_x + row * p.low_stride + part * own.rank;
       const int8_t* w = own.low + block * own.rank * kLanes;
@@ -110,9 +110,13 @@ EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const Done&
       repeat<B>([&](auto b) EDGESEQ_LAMBDA { sums[r][b] = dot(sums[r][b], four, column[b]); });
     });
   }
-  repeat<B>([&](auto b) EDGESEQ_LAMBDA {
-    repeat<R>([&](auto r) EDGESEQ_LAMBDA { done(row + r, block + b, sums[r][b]); });
+  // By way of memory: were they finished from here, GCC would write them there in every turn of the loop.
+  alignas(64) int32_t made[R * B * kLanes];
+  repeat<R>([&](auto r) EDGESEQ_LAMBDA {
+    repeat<B>([&](auto b) EDGESEQ_LAMBDA { store(made + (r * B + b) * kLanes, sums[r][b]); });
   });
+  for (size_t b = 0; b < B; b++)
+    for (size_t r = 0; r < R; r++) done(row + r, block + b, load_sums(made + (r * B + b) * kLanes));
 }
 
 template <size_t R, class Done>
@@ -158,18 +162,7 @@ void products(const Product& p, const Done& done) {
 }
 #endif
 
-template <Mode mode>
-void project_as(const Product& p) {
-  p.low_x ? products(p, Finisher<mode, true>{p}) : products(p, Finisher<mode, false>{p});
-}
-
-void project(const Product& p, Mode mode) {
-  switch (mode) {
-    case Mode::store: return project_as<Mode::store>(p);
-    case Mode::relu: return project_as<Mode::relu>(p);
-    case Mode::add: return project_as<Mode::add>(p);
-  }
-}
+void project(const Product& p, Mode mode) { products(p, Finisher{p, mode}); }
 
 void sums(const Product& p, int32_t* out) { products(p, KeepSums{p, out}); }
 

@@ -62,21 +62,20 @@ EDGESEQ_INLINE void store_codes(uint8_t* p, F a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(whole));
 }
 
-struct I {
-  __m512i v;
-};
+using I = __m512i;  // no struct: GCC keeps arrays of those in memory
 using W = __m512i;
 using X = __m512i;
-EDGESEQ_INLINE I start(const int32_t* offset) { return {_mm512_loadu_si512(offset)}; }
+EDGESEQ_INLINE I start(const int32_t* offset) { return _mm512_loadu_si512(offset); }
 EDGESEQ_INLINE W weights(const int8_t* p) { return _mm512_load_si512(p); }
 EDGESEQ_INLINE X shared(const uint8_t* p) {
   int32_t four;
   std::memcpy(&four, p, 4);
   return _mm512_set1_epi32(four);
 }
-EDGESEQ_INLINE I dot(I sum, X x, W w) { return {_mm512_dpbusd_epi32(sum.v, x, w)}; }
-EDGESEQ_INLINE F to_floats(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
-EDGESEQ_INLINE void store(int32_t* p, I a) { _mm512_storeu_si512(p, a.v); }
+EDGESEQ_INLINE I dot(I sum, X x, W w) { return _mm512_dpbusd_epi32(sum, x, w); }
+EDGESEQ_INLINE F to_floats(I a) { return {_mm512_cvtepi32_ps(a)}; }
+EDGESEQ_INLINE void store(int32_t* p, I a) { _mm512_storeu_si512(p, a); }
+EDGESEQ_INLINE I load_sums(const int32_t* p) { return _mm512_loadu_si512(p); }
 
 // Sums and largest of the sixteen fold them in halves, in the same order everywhere.
 EDGESEQ_INLINE float total(F a) { return _mm512_reduce_add_ps(a.v); }
@@ -135,6 +134,10 @@ EDGESEQ_INLINE F to_floats(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi
 EDGESEQ_INLINE void store(int32_t* p, I x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.a);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.b);
+}
+EDGESEQ_INLINE I load_sums(const int32_t* p) {
+  const auto* at = reinterpret_cast<const __m256i*>(p);
+  return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
 }
 
 #if defined(__AVXVNNI__)
@@ -259,6 +262,9 @@ EDGESEQ_INLINE F to_floats(I a) {
 EDGESEQ_INLINE void store(int32_t* p, I a) {
   for (int i = 0; i < 4; i++) vst1q_s32(p + 4 * i, a.v[i]);
 }
+EDGESEQ_INLINE I load_sums(const int32_t* p) {
+  return {{vld1q_s32(p), vld1q_s32(p + 4), vld1q_s32(p + 8), vld1q_s32(p + 12)}};
+}
 
 EDGESEQ_INLINE float total(F a) {
   const float32x4_t four = vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]));
@@ -343,6 +349,11 @@ EDGESEQ_INLINE F to_floats(I a) {
 }
 EDGESEQ_INLINE void store(int32_t* p, I a) {
   for (int i = 0; i < 16; i++) p[i] = a.v[i];
+}
+EDGESEQ_INLINE I load_sums(const int32_t* p) {
+  I out;
+  for (int i = 0; i < 16; i++) out.v[i] = p[i];
+  return out;
 }
 
 EDGESEQ_INLINE float total(F a) {
