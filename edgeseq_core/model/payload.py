@@ -19,7 +19,9 @@ MAX_ROWS = 512
 PLACE = "place"
 
 
-def read_payload(payload: bytes, base_digest: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def read_payload(
+    payload: bytes, base_digest: str
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Header and stored arrays; raises SnapshotError for what is no calibration of this base."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise SnapshotError(

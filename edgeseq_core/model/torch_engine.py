@@ -23,6 +23,7 @@ from edgeseq_core.model.source_encoder import BatchEncoder, SourceEncoder
 from edgeseq_core.model.task_space import features
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
 
+
 @dataclass(frozen=True)
 class _Served:
     """One immutable entry of the bank: read once a batch, replaced as a whole."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ from edgeseq_core.model.payload import MAX_ROWS, PLACE, alphabet, read_payload
 from edgeseq_core.model.task_tokens import split
 from edgeseq_core.text.vocabulary import EOS, FIRST_BYTE, SymbolTable
 
+native: Any
 try:
-    from edgeseq_core.native import _engine as native
+    native = import_module("edgeseq_core.native._engine")
 except ImportError:  # not built: no compiler, or one that is too old
     native = None
 
@@ -230,9 +232,7 @@ def _shape(config: ModelConfig) -> dict[str, Any]:
 
 def _asking(stop: Callable[[int], Stop | None]) -> Callable[[list[int]], list[Any]]:
     """Asks once for all rows that go on."""
-    named = {"end", "length", "deadline", "cancelled"}
-    known = {None: native.Stop.none, **{name: getattr(native.Stop, name) for name in named}}
-    return lambda rows: [known[stop(row)] for row in rows]
+    return lambda rows: [getattr(native.Stop, stop(row) or "none") for row in rows]
 
 
 def _found(made: Any) -> Found:

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import FACTORS, Calibration, MergedWeights
-from edgeseq_core.model.edgeformer import EdgeFormer
 from edgeseq_core.model.payload import read_payload
 from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.text.vocabulary import FIRST_BYTE
@@ -51,7 +50,10 @@ class IntegerWeights(MergedWeights):
     """One task's calibration on int8 sums: the `Weights` that the PyTorch network asks."""
 
     def __init__(
-        self, calibration: Calibration, base: Mapping[str, NDArray[Any]], own: Mapping[str, NDArray[Any]]
+        self,
+        calibration: Calibration,
+        base: Mapping[str, NDArray[Any]],
+        own: Mapping[str, NDArray[Any]],
     ) -> None:
         super().__init__(calibration)  # embeddings and biases of the vocabulary
         self._ranked = {site.name for site in calibration.sites}

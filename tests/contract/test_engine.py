@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,14 +35,14 @@ def base(case: tuple[Base, Path, str]) -> Base:
 
 
 @pytest.fixture
-def engine(case: tuple[Base, Path, str]) -> Iterator[Engine]:
+def engine(case: tuple[Base, Path, str]) -> Engine:
     base, path, kind = case
     engine = new_engine(kind, path)
     # Depth, rank and number of task tokens differ from task to task.
     for seed, task in enumerate(TASKS):
         extra = {"rank": 2 + 3 * seed, "encoder_layers": 1 + seed, "extra_tokens": seed}
         engine.swap(task, f"{task}-1", payload(base, seed, **extra))
-    yield engine
+    return engine
 
 
 def test_answers_do_not_depend_on_batch_neighbours(engine: Engine) -> None:

@@ -27,7 +27,6 @@ def engine(base: Base) -> TorchEngine:
     return engine
 
 
-
 def test_greedy_equals_an_uncached_search_on_the_served_calibration(
     engine: TorchEngine, base: Base
 ) -> None:
@@ -45,12 +44,6 @@ def test_greedy_equals_an_uncached_search_on_the_served_calibration(
     answer = engine.generate([SourceRow("one", "some text")], Limits(max_tokens=10))[0]
     assert answer.target == served.table.decode(target[1:])
     assert answer.confidence == pytest.approx(math.exp(log_probability), rel=1e-3)
-
-
-
-
-
-
 
 
 def test_every_answer_of_a_beam_has_its_teacher_forced_probability(

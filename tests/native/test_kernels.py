@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.contract.engines import INSTRUCTIONS
 from edgeseq_core.native.engine import native
+from tests.contract.engines import INSTRUCTIONS
 
 SHAPES = [(16, 64), (128, 128), (24, 8), (64, 512), (100, 36), (259, 128), (33, 100), (1, 1)]
 

@@ -24,7 +24,9 @@ need("german_nouns", "lemminflect")
 pytestmark = pytest.mark.skipif(not INSTRUCTIONS, reason="the native engine was not built")
 
 PAIRS, HELD_OUT = 320, 100
-TIE = 0.25  # of two scores: a number between two codes may take either, which moves scores by so much
+TIE = (
+    0.25  # of two scores: a number between two codes may take either, which moves scores by so much
+)
 
 
 @pytest.mark.slow
@@ -50,7 +52,9 @@ def test_tokens_are_those_of_integer_arithmetic(name: str) -> None:
     examples = task.held_out(HELD_OUT, 1)
     rows = [SourceRow(name, example.source) for example in examples]
     exact, found = reference.generate(rows, Limits()), native.generate(rows, Limits())
-    different = [(r, a, b) for r, a, b in zip(rows, exact, found, strict=True) if a.target != b.target]
+    different = [
+        (r, a, b) for r, a, b in zip(rows, exact, found, strict=True) if a.target != b.target
+    ]
     assert len(different) <= HELD_OUT / 50
     for row, a, b in different:  # only where the reference could hardly tell
         together = len(min(a.target, b.target, key=len))
