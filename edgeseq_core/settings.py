@@ -142,6 +142,8 @@ class LearningSettings(Section):
 class PredictorSettings(Section):
     """Requests to replies."""
 
+    engine: Literal["auto", "native", "torch"] = "auto"  # auto: native where it can serve the base
+    instructions: str | None = None  # of the native engine; None: the best that the CPU has
     threads: Positive = 1
     max_batch: Positive = 16
     max_wait_ms: Annotated[int, Field(ge=0)] = 2

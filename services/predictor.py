@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 
+import structlog
+
 from edgeseq_core.clock import SystemClock
 from edgeseq_core.engine import Engine
 from edgeseq_core.errors import MissingExtraError
 from edgeseq_core.messages import Priority
+from edgeseq_core.model.base_file import read_header
+from edgeseq_core.native.engine import NativeEngine, why_not
 from edgeseq_core.replay.connection import check_policy, check_store, connect
 from edgeseq_core.replay.redis import RedisStore
 from edgeseq_core.serving.admission import Admission
@@ -24,6 +28,8 @@ from edgeseq_core.snapshots.redis_registry import RedisRegistry
 from edgeseq_core.telemetry.metrics import OTHER_TASKS, PredictorMetrics
 
 from .runtime import Context, run_service
+
+log = structlog.get_logger(__name__)
 
 REPLY_STORE_TIMEOUT_S = 0.25  # no reply waits longer for the shared cache, or the memory
 STALL_S = 30.0  # a loop that has not beaten for so long is dead
@@ -144,7 +150,13 @@ class PrometheusMeter(Meter):
 
 
 def load_engine(settings: Settings) -> Engine:
-    """The engine on the configured base; raises MissingExtraError, SnapshotError."""
+    """The engine on the configured base; raises ConfigError, SnapshotError."""
+    wanted, path = settings.predictor, settings.base.path
+    if wanted.engine != "torch":
+        reason = why_not(read_header(path).config)
+        if reason is None or wanted.engine == "native":
+            return NativeEngine(path, instructions=wanted.instructions, threads=wanted.threads)
+        log.warning("PyTorch serves: the native engine cannot", reason=reason)
     try:
         import torch
 
@@ -154,8 +166,8 @@ def load_engine(settings: Settings) -> Engine:
         raise MissingExtraError(
             "PyTorch, which the predictor computes with,", 'install "edgeseq[predictor]"'
         ) from error
-    torch.set_num_threads(settings.predictor.threads)
-    return TorchEngine(Base.load(settings.base.path))
+    torch.set_num_threads(wanted.threads)
+    return TorchEngine(Base.load(path))
 
 
 def main(load: Callable[[Settings], Engine] = load_engine) -> int:

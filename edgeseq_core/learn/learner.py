@@ -30,10 +30,12 @@ from edgeseq_core.learn.optimizer import CalibrationOptimizer
 from edgeseq_core.learn.progress import FADE, Progress
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
-from edgeseq_core.model.calibration import PLACE, Calibration, CalibrationConfig, MergedWeights
+from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
 from edgeseq_core.model.growth import grow
+from edgeseq_core.model.nearest import FEATURES
+from edgeseq_core.model.payload import PLACE
 from edgeseq_core.model.source_encoder import SourceEncoder
-from edgeseq_core.model.task_space import FEATURES, MEMORY_SOURCES, Place, features
+from edgeseq_core.model.task_space import MEMORY_SOURCES, Place, features
 from edgeseq_core.model.torch_engine import teacher_forced
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD

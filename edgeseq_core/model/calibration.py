@@ -27,25 +27,22 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from edgeseq_core.errors import SnapshotError
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.edgeformer import EdgeFormer
+from edgeseq_core.model.nearest import FEATURES
+from edgeseq_core.model.payload import FORMAT, MAX_ROWS, PLACE, alphabet, read_payload
 from edgeseq_core.model.quantize import dequantize_rows, quantize_rows
 from edgeseq_core.model.sites import Site, sites
-from edgeseq_core.model.task_space import FEATURES, Place
+from edgeseq_core.model.task_space import Place
 from edgeseq_core.model.task_tokens import split
 from edgeseq_core.text.vocabulary import EOS, FIRST_BYTE, SymbolTable, Vocabulary
 
-FORMAT = "edgeseq-calibration-1"
-MAX_PAYLOAD_BYTES = 8 << 20
-MAX_ROWS = 512
 SCALE = ".scale"
-PLACE = "place"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +147,7 @@ class Calibration:
     @property
     def alphabet(self) -> list[int]:
         """What is written with characters that targets have had, EOS included; all once no row is free."""
-        if len(self.rows) >= MAX_ROWS:
-            return list(range(len(self.table)))
-        known = self.table.vocabulary.written_with(self.rows)
-        return sorted(known | set(range(len(self.table.vocabulary), len(self.table))))
+        return alphabet(self.table, self.rows)
 
     def virtual_rows(self) -> Tensor:
         """Embeddings ``[own symbols, D]`` that new symbols start from: the mean of their byte rows."""
@@ -192,22 +186,7 @@ class Calibration:
         cls, payload: bytes, base: EdgeFormer, vocabulary: Vocabulary, base_digest: str
     ) -> Calibration:
         """The calibration that the bytes stand for; raises SnapshotError when they do not fit the base."""
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            raise SnapshotError(
-                f"a snapshot of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}: refused"
-            )
-        try:
-            length = int.from_bytes(payload[:8], "little")
-            header = json.loads(json.loads(payload[8 : 8 + length])["__metadata__"]["header"])
-            raw = load(payload)
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise SnapshotError(
-                f"these bytes are no calibration ({type(error).__name__})"
-            ) from None
-        if header.get("format") != FORMAT or header.get("base") != base_digest:
-            raise SnapshotError(
-                f"the snapshot belongs to base {str(header.get('base'))[:12]}, this one is {base_digest[:12]}"
-            )
+        header, raw = read_payload(payload, base_digest)
         moments = raw.pop(PLACE, None)  # snapshots of before have none
         tensors = {
             name: torch.from_numpy(
