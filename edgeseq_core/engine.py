@@ -68,12 +68,17 @@ class Score(NamedTuple):
     exact: bool
 
 
+def never(_row: int) -> Stop | None:
+    """No row stops before its end; an engine need not ask."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Bounds of one ``generate`` call; ``stop(row)`` is asked before each token."""
 
     max_tokens: int = 96
-    stop: Callable[[int], Stop | None] = lambda _row: None
+    stop: Callable[[int], Stop | None] = never
 
 
 class Engine(Protocol):

@@ -126,6 +126,11 @@ class Keys:
         """Hash: task -> snapshot id that serves."""
         return self._key("champions")
 
+    @property
+    def relearning(self) -> str:
+        """Hash: task -> branch of those that begin anew; until the learner's next offer."""
+        return self._key("relearning")
+
     # --- one task ----------------------------------------------------------------------------------
     def part(self, task: str, part: str) -> str:
         """Sorted set: keys of the pairs in a part of the replay buffer."""

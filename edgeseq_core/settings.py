@@ -94,13 +94,23 @@ class LearningSettings(Section):
 
     seed: int = 1
     rank: int = 8
-    encoder_layers: int = 1  # calibrated, counted from the top
+    encoder_layers: int = 1  # calibrated at first, counted from the top; all once a task needs it
+    growth_look_pairs: Positive = 200  # scored between two looks whether a task needs it
+    growth_below_exact: float = 0.9  # prequential answers right; with more a task stays as it is
+    growth_least_gain: float = 0.25  # of the prequential loss between two looks; less is a plateau
+    growth_unknown_share: float = (
+        0.5  # of sources with characters unknown to the base: no plateau needed
+    )
+    growth_max_bytes: int = 256 << 10  # of a snapshot; growth stops short of it
 
     fresh_per_step: int = 32  # pairs
     replay_per_step: int = 32
     rehearsals_per_step: int = (
         2  # replay-only steps while nothing waits, for each step with fresh pairs
     )
+
+    relearn_passes: int = 8  # over the reservoir, where a task begins anew
+    relearn_least_steps: int = 60
 
     learning_rate: float = 1.2e-2
     warmup_steps: int = 20
@@ -132,6 +142,8 @@ class LearningSettings(Section):
 class PredictorSettings(Section):
     """Requests to replies."""
 
+    engine: Literal["auto", "native", "torch"] = "auto"  # auto: native where it can serve the base
+    instructions: str | None = None  # of the native engine; None: the best that the CPU has
     threads: Positive = 1
     max_batch: Positive = 16
     max_wait_ms: Annotated[int, Field(ge=0)] = 2

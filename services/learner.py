@@ -61,6 +61,13 @@ class MeteredTurns:
         to.prequential_accuracy_ratio.labels(task).set(progress.prequential_exact)
         to.drift_statistic.labels(task).set(turn.learner.drift.statistic)
         to.drift_flag.labels(task).set(turn.drifted)
+        size = turn.learner.size()
+        to.calibration_base_ratio.labels(task).set(size["percent_of_base"] / 100)
+        to.calibrated_encoder_layers.labels(task).set(size["encoder_layers"])
+        if turn.step.grown:
+            log.info(
+                "calibration_grew", task=turn.task, step=progress.step, why=turn.step.grown, **size
+            )
         if turn.step.drift:
             to.drifts.labels(task).inc()
             log.warning("drift", task=turn.task, step=progress.step)
@@ -117,7 +124,7 @@ class LearnerService:
     def run_once(self) -> None:
         """One turn, or a short wait where there is nothing to learn."""
         if time.monotonic() >= self._next_look:
-            self._loop.confirm()  # one that idles would not notice that it has been replaced
+            self._loop.look()  # one that idles would not notice that it has been replaced
             self._show_gauges()
             self._next_look = time.monotonic() + LOOK_S
         turn = self._loop.run_once()

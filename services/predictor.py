@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 
+import structlog
+
 from edgeseq_core.clock import SystemClock
 from edgeseq_core.engine import Engine
 from edgeseq_core.errors import MissingExtraError
 from edgeseq_core.messages import Priority
+from edgeseq_core.model.base_file import read_header
+from edgeseq_core.native.engine import NativeEngine, why_not
 from edgeseq_core.replay.connection import check_policy, check_store, connect
 from edgeseq_core.replay.redis import RedisStore
 from edgeseq_core.serving.admission import Admission
@@ -16,6 +20,7 @@ from edgeseq_core.serving.loop import LOOPS, Parts, PredictorLoop
 from edgeseq_core.serving.meter import Meter, Stage
 from edgeseq_core.serving.pair_status import PairStatusReader
 from edgeseq_core.serving.predictor import Predictor
+from edgeseq_core.serving.recall import Recall
 from edgeseq_core.serving.replies import MemoryReplyCache, RedisReplyCache, SteadyReplyCache
 from edgeseq_core.serving.watch import SnapshotWatch
 from edgeseq_core.settings import Settings
@@ -24,7 +29,9 @@ from edgeseq_core.telemetry.metrics import OTHER_TASKS, PredictorMetrics
 
 from .runtime import Context, run_service
 
-CACHE_TIMEOUT_S = 0.25  # a reply never waits longer for the shared cache
+log = structlog.get_logger(__name__)
+
+REPLY_STORE_TIMEOUT_S = 0.25  # no reply waits longer for the shared cache, or the memory
 STALL_S = 30.0  # a loop that has not beaten for so long is dead
 JOINING = "loading the champions and joining the group of predictors"
 
@@ -63,12 +70,9 @@ def _parts(settings: Settings, engine: Engine, meter: Meter) -> Parts:
     check_store(client, prefix=redis.key_prefix, partitions=partitions)
     store = RedisStore(client, prefix=redis.key_prefix, partitions=partitions)
     registry = RedisRegistry(client, prefix=redis.key_prefix, partitions=partitions)
+    brief = connect(redis.url, timeout_s=REPLY_STORE_TIMEOUT_S)
     cache = SteadyReplyCache(
-        RedisReplyCache(
-            connect(redis.url, timeout_s=CACHE_TIMEOUT_S),
-            redis.key_prefix,
-            window_s=own.reply_window_s,
-        ),
+        RedisReplyCache(brief, redis.key_prefix, window_s=own.reply_window_s),
         MemoryReplyCache(clock, window_s=own.reply_window_s),
         clock,
         meter=meter,
@@ -76,12 +80,18 @@ def _parts(settings: Settings, engine: Engine, meter: Meter) -> Parts:
     watch = SnapshotWatch(
         engine, registry, store, partitions=range(partitions), clock=clock, meter=meter
     )
+    recall = Recall(
+        RedisStore(brief, prefix=redis.key_prefix, partitions=partitions),
+        is_allowed=watch.has_memory,
+        clock=clock,
+    )
     admission = Admission(own.queue_limit, clock)
     return Parts(
         predictor=Predictor(
             engine,
             cache=cache,
             clock=clock,
+            recall=recall,
             abstain_below=watch.abstain_below,
             is_cancelled=admission.is_cancelled,
             cannot_load=watch.cannot_load,
@@ -140,7 +150,13 @@ class PrometheusMeter(Meter):
 
 
 def load_engine(settings: Settings) -> Engine:
-    """The engine on the configured base; raises MissingExtraError, SnapshotError."""
+    """The engine on the configured base; raises ConfigError, SnapshotError."""
+    wanted, path = settings.predictor, settings.base.path
+    if wanted.engine != "torch":
+        reason = why_not(read_header(path).config)
+        if reason is None or wanted.engine == "native":
+            return NativeEngine(path, instructions=wanted.instructions, threads=wanted.threads)
+        log.warning("PyTorch serves: the native engine cannot", reason=reason)
     try:
         import torch
 
@@ -150,8 +166,8 @@ def load_engine(settings: Settings) -> Engine:
         raise MissingExtraError(
             "PyTorch, which the predictor computes with,", 'install "edgeseq[predictor]"'
         ) from error
-    torch.set_num_threads(settings.predictor.threads)
-    return TorchEngine(Base.load(settings.base.path))
+    torch.set_num_threads(wanted.threads)
+    return TorchEngine(Base.load(path))
 
 
 def main(load: Callable[[Settings], Engine] = load_engine) -> int:

@@ -84,6 +84,7 @@ def taught(base: Base, task: str, train: Pairs, cpu_s: float, seed: int) -> tupl
     settings = LearningSettings(
         seed=seed,
         encoder_layers=base.config.encoder_layers,
+        learning_rate=1.2e-2,
         averaging=0.98,
         loss_clip=1e9,  # the pairs are clean
     )

@@ -1,31 +1,40 @@
 """Six tasks that the shipped base never saw: calibration against full fine-tuning and from scratch.
 
-    python benchmarks/model/unseen.py --g2p FOLDER --histnorm FOLDER [--languages fre,bul,jpn_hira,kor]
-        [--pairs 3000] [--cpu-s 40] [--held-out 300] [--seed 1]
+    python benchmarks/model/unseen.py --g2p FOLDER --histnorm FOLDER [--tasks g2p-fre,...]
+        [--learners calibration,...] [--cpu-s 20] [--held-out 300] [--seed 1]
 
-Pronunciation from SIGMORPHON 2021 (``FOLDER/medium/<language>_{train,dev}.tsv``; held out: dev), Slovene
-in Bohorič's alphabet (``FOLDER/slovene/``; held out: words of dev that train does not have), and Spanish
-verbs of the demo.
+Pronunciation from SIGMORPHON 2021 (``FOLDER/medium/<language>_{train,dev}.tsv``, phones without the
+blanks between them; held out: dev), Slovene in Bohorič's alphabet (``FOLDER/slovene/``; held out: words of
+dev that train does not have), and Spanish verbs of the demo.  Armenian is there in place of Korean, of
+which nobody learnt 2 % in an earlier table; chosen, before any run, for its script, its 8,000 pairs, and
+because it is no puzzle (phonetisaurus: 8 % wrong).
 
-Every learner reads one stream in one order.  When 100, 300, 1,000, 3,000 ... pairs have arrived it has
-used the same CPU-seconds (``--cpu-s`` at the last point, before it in proportion to the root of the
-pairs), and answers the held-out sources.  Steps are the product's: new pairs with as many revisited,
-then revisited pairs alone.  Calibration has the shipped settings and is scored as the int8 bytes that
-serve; the others, in fp32, the better of two step sizes by their area on the held-out pairs themselves.
+Every learner reads one stream in one order.  When 100, 300, 1,000, 3,000 and 10,000 pairs have arrived
+(or all, where there are fewer), it has used the same CPU-seconds (``--cpu-s`` at the last point, before it
+in proportion to the root of the pairs), and answers the held-out sources.  Steps are the product's: new
+pairs with as many revisited, then revisited pairs alone.  Calibration has a larger step size than is
+shipped (`SETTINGS`), grows when the product's would, and is scored as the int8 bytes that serve; the
+others, in fp32, take the best of a grid of step sizes by their area on the held-out pairs themselves.
+
+Rows of tasks, learners and seeds that are not run again are kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Protocol
 
 import torch
@@ -51,12 +60,21 @@ from edgeseq_core.model.torch_engine import TorchEngine, teacher_forced  # noqa:
 from edgeseq_core.settings import LearningSettings  # noqa: E402
 from edgeseq_core.text.vocabulary import BOS, EOS, FIRST_BYTE, PAD, Vocabulary  # noqa: E402
 
+# Better with few pairs (Bulgarian at 100: 37 for 19), but slower after a drift, so not what is shipped.
+SETTINGS = LearningSettings(
+    learning_rate=2.4e-2, warmup_steps=10, decay_after_steps=50, floor_ratio=0.1, averaging=0.9
+)
 POINTS = (100, 300, 1_000, 3_000, 10_000)  # pairs
-RATES = (2e-3, 5e-3)  # step sizes tried where all numbers are trained
-LEAST_AREA = 1.0  # points; below it nothing was learnt, and a ratio says nothing
+# Step sizes where all numbers are trained: from the first one, to whichever side is better.
+RATES = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 4e-2)
+FIRST_RATE = {"full fine-tuning": 5e-3, "from scratch": 5e-3}
+TASKS = ("g2p-fre", "g2p-bul", "g2p-jpn_hira", "g2p-arm_e", "bohoric-slovene", "spanish-verbs")
+LEARNERS = ("copying", "suffix rules", "calibration", "full fine-tuning", "from scratch")
+RESULT = ROOT / "benchmarks" / "results" / "unseen.json"
 BATCH = 64  # held-out pairs scored at once
 
 Pairs = list[tuple[str, str]]
+Row = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -132,8 +150,8 @@ class WholeModel:
             group["lr"] = self.rate * warm * max(settings.floor_ratio, late)
         scores, wanted = self._forced([*fresh, *revisited])
         loss = F.cross_entropy(
-            scores.transpose(1, 2),
-            wanted,
+            scores.flatten(0, 1),
+            wanted.flatten(),
             ignore_index=PAD,
             label_smoothing=settings.label_smoothing,
         )
@@ -229,48 +247,95 @@ def area(points: Sequence[int], accuracies: Sequence[float]) -> float:
     return sum((b - a) * (y + z) / 2 for a, b, y, z in pieces) / (logs[-1] - logs[0])
 
 
-def measured(
-    base: Base, task: Task, cpu_s: float, settings: LearningSettings
-) -> Iterator[dict[str, object]]:
-    """The rows of a task."""
-    points = [point for point in POINTS if point <= len(task.train)]
+class Measured:
+    """The rows of a task and a seed, one a learner."""
 
-    def row(learner: str, accuracies: Sequence[float], **more: object) -> dict[str, object]:
-        found = dict(zip((f"{point:,}" for point in points), accuracies, strict=True))
-        at = {f"{point:,}": found.get(f"{point:,}", "") for point in POINTS}
-        empty = {"step size": "", "steps": "", "read": "", "KiB": ""}
-        made = {"task": task.name, "learner": learner, **at, "area": area(points, accuracies)}
-        print(made | more, flush=True)
-        return made | empty | more
+    def __init__(self, base: Base, task: Task, cpu_s: float, settings: LearningSettings) -> None:
+        self.base, self.task, self.cpu_s, self.settings = base, task, cpu_s, settings
+        self.points = [point for point in POINTS if point < len(task.train)]
+        self.points.append(len(task.train))
 
-    targets = [target for _, target in task.held_out]
-    copied = 100 * accuracy((copy_source(source) for source, _ in task.held_out), targets)
-    yield row("copying", [copied] * len(points))
-    rules, by_rule, read = SuffixRules(), list[float](), 0
-    for point in points:
-        rules.learn_many(task.train[read:point])
-        read = point
-        answers = (rules.predict_one(source) for source, _ in task.held_out)
-        by_rule.append(100 * accuracy(answers, targets))
-    yield row("suffix rules", by_rule)
-    own = Calibrated(base, task.name, settings)
-    accuracies, seen = curve(own, task, points, cpu_s, settings)
-    more = {"step size": settings.learning_rate, "steps": own.learner.progress.step, "read": seen}
-    yield row("calibration", accuracies, **more, KiB=own.stored() / 1024)
-    for name, make in (("full fine-tuning", fine_tuned), ("from scratch", from_scratch)):
-        tried = []
-        for rate in RATES:
-            whole = make(base, task, settings, rate)
-            accuracies, seen = curve(whole, task, points, cpu_s, settings)
-            more = {"step size": rate, "steps": whole.steps, "read": seen}
-            tried.append(row(name, accuracies, **more, KiB=whole.stored() / 1024))
-        yield max(tried, key=lambda made: float(str(made["area"])))
+    def row(self, learner: str) -> Row:
+        """What a learner reached; LEARNERS names them."""
+        if learner == "calibration":
+            return self._calibration()
+        if learner in FIRST_RATE:
+            return best(partial(self._whole, learner), FIRST_RATE[learner])
+        return self._floor(learner)
+
+    def _floor(self, learner: str) -> Row:
+        sources, targets = zip(*self.task.held_out, strict=True)
+        rules, reached, read = SuffixRules(), list[float](), 0
+        for point in self.points:
+            rules.learn_many(self.task.train[read:point])
+            read = point
+            answer = copy_source if learner == "copying" else rules.predict_one
+            reached.append(100 * accuracy(map(answer, sources), targets))
+        return self._row(learner, reached)
+
+    def _calibration(self) -> Row:
+        own, rate = (
+            Calibrated(self.base, self.task.name, self.settings),
+            self.settings.learning_rate,
+        )
+        reached, read = self._curve(own)
+        steps = own.learner.progress.step
+        return self._row("calibration", reached, rate, steps, read, own.stored() / 1024)
+
+    def _whole(self, learner: str, rate: float) -> Row:
+        make = {"full fine-tuning": fine_tuned, "from scratch": from_scratch}[learner]
+        whole = make(self.base, self.task, self.settings, rate)
+        reached, read = self._curve(whole)
+        return self._row(learner, reached, rate, whole.steps, read, whole.stored() / 1024)
+
+    def _curve(self, learner: Learner) -> tuple[list[float], int]:
+        return curve(learner, self.task, self.points, self.cpu_s, self.settings)
+
+    def _row(self, learner: str, reached: Sequence[float], *spent: float) -> Row:
+        at = dict(zip(POINTS, reached, strict=False))
+        names = ("step size", "steps", "read", "KiB")
+        row: Row = {"task": self.task.name, "learner": learner, "seed": self.settings.seed}
+        row |= {f"{point:,}": at.get(point, "") for point in POINTS}
+        row |= {"area": area(self.points, reached)}
+        row |= dict(zip(names, spent or [""] * len(names), strict=True))
+        print(row, flush=True)
+        return row
+
+
+def best(run: Callable[[float], Row], first: float) -> Row:
+    """The run of the best step size by area: its neighbours in the grid, if there are any, are worse."""
+    at, tried = RATES.index(first), dict[int, Row]()
+
+    def reached(place: int) -> float:
+        if place not in range(len(RATES)):
+            return -1.0
+        if place not in tried:
+            tried[place] = run(RATES[place])
+        return float(str(tried[place]["area"]))
+
+    for way in (1, -1):
+        while reached(at + way) > reached(at):
+            at += way
+    return tried[at]
+
+
+def data(name: str, args: argparse.Namespace) -> Task:
+    """A task by its name."""
+    if name == "bohoric-slovene":
+        train, tested = histnorm(args.histnorm)
+    elif name == "spanish-verbs":
+        train, tested = spanish(POINTS[-1], args.held_out, args.seed)
+    else:
+        train, tested = g2p(args.g2p, name.removeprefix("g2p-"))
+    random.Random(args.seed).shuffle(train)
+    random.Random(args.seed).shuffle(tested)
+    return Task(name, train[: POINTS[-1]], tested[: args.held_out])
 
 
 def g2p(folder: Path, language: str) -> tuple[Pairs, Pairs]:
-    """Training and dev pairs, written word to phones."""
+    """Training and dev pairs, written word to phones without blanks."""
     parts = (folder / "medium" / f"{language}_{part}.tsv" for part in ("train", "dev"))
-    train, dev = (table(path) for path in parts)
+    train, dev = ([(s, t.replace(" ", "")) for s, t in table(path)] for path in parts)
     return train, dev
 
 
@@ -300,68 +365,73 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--g2p", type=Path, required=True)
     parser.add_argument("--histnorm", type=Path, required=True)
-    parser.add_argument("--languages", default="fre,bul,jpn_hira,kor")
-    parser.add_argument("--pairs", type=int, default=3_000)
-    parser.add_argument("--cpu-s", type=float, default=40)
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--learners", default=",".join(LEARNERS))
+    parser.add_argument("--cpu-s", type=float, default=20)
     parser.add_argument("--held-out", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    base, settings = Base.load(), LearningSettings(seed=args.seed)
-    found = {f"g2p-{name}": g2p(args.g2p, name) for name in args.languages.split(",")}
-    found["bohoric-slovene"] = histnorm(args.histnorm)
-    found["spanish-verbs"] = spanish(args.pairs, args.held_out, args.seed)
-    tasks = []
-    for name, (train, tested) in found.items():
-        random.Random(args.seed).shuffle(train)
-        random.Random(args.seed).shuffle(tested)
-        tasks.append(Task(name, train[: args.pairs], tested[: args.held_out]))
+    base, settings = Base.load(), SETTINGS.model_copy(update={"seed": args.seed})
+    tasks = [data(name, args) for name in args.tasks.split(",")]
     warm_up = Calibrated(base, "warm-up", settings)  # torch's first call is slow
     warm_up.step(tasks[0].train[:32], [])
-    rows: list[dict[str, object]] = []
     command = (
-        f"python benchmarks/model/unseen.py --g2p FOLDER --histnorm FOLDER --languages {args.languages} "
-        f"--pairs {args.pairs} --cpu-s {args.cpu_s:g} --held-out {args.held_out} --seed {args.seed}"
+        f"python benchmarks/model/unseen.py --g2p FOLDER --histnorm FOLDER --cpu-s {args.cpu_s:g} "
+        f"--held-out {args.held_out} --seed N"
     )
     for task in tasks:
-        rows += measured(base, task, args.cpu_s, settings)
-        publish("unseen", command, rows, notes(rows, args.cpu_s))  # so far
+        measured = Measured(base, task, args.cpu_s, settings)
+        for learner in args.learners.split(","):
+            rows = keep(measured.row(learner))
+            publish("unseen", command, rows, notes(rows, args.cpu_s))  # so far
 
 
-def notes(rows: Sequence[dict[str, object]], cpu_s: float) -> str:
+def keep(row: Row) -> list[Row]:
+    """All rows so far, this one in place of an older one of its task, learner and seed."""
+
+    def place(row: Row) -> tuple[int, int, int]:
+        task, learner, seed = (str(row[name]) for name in ("task", "learner", "seed"))
+        return TASKS.index(task), LEARNERS.index(learner), int(seed)
+
+    old: list[Row] = json.loads(RESULT.read_text()) if RESULT.exists() else []
+    rows = {place(one): one for one in [*old, row]}
+    return [rows[at] for at in sorted(rows)]
+
+
+def notes(rows: Sequence[Row], cpu_s: float) -> str:
     """What the table says against full fine-tuning."""
-    areas = {(row["task"], row["learner"]): float(str(row["area"])) for row in rows}
+    areas = defaultdict[tuple[str, str], list[float]](list)
+    for row in rows:
+        areas[str(row["task"]), str(row["learner"])].append(float(str(row["area"])))
     tasks = dict.fromkeys(task for task, _ in areas)
     ratios = {
-        task: areas[task, "calibration"] / areas[task, "full fine-tuning"]
+        task: fmean(areas[task, "calibration"]) / fmean(areas[task, "full fine-tuning"])
         for task in tasks
-        if areas[task, "full fine-tuning"] >= LEAST_AREA
+        if areas[task, "calibration"] and areas[task, "full fine-tuning"]
     }
     said = ", ".join(f"{task} {ratio:.2f}" for task, ratio in ratios.items())
     lines = [
-        f"Accuracy: exact match on held-out pairs, in %, after so many pairs; {cpu_s:g} CPU-seconds of "
+        "Accuracy: exact match on held-out pairs, in %, after so many pairs; where a task has fewer than "
+        f"10,000 (pronunciation: 8,000), the last column is after all of them. {cpu_s:g} CPU-seconds of "
         "training a run at the last point. Read: pairs seen by then; where the seconds were too few, "
         "later pairs were never read. Area: mean accuracy over log(pairs). KiB: int8, stored for the "
-        f"task. One seed; whole models: the better of step sizes {RATES[0]:g} and {RATES[1]:g}, chosen "
-        "on the held-out pairs themselves.",
+        "task. Calibration and the others: warm-up 10 steps, decay after 50, averaging 0.9; the shipped "
+        "settings (step size 0.012, 20, 100, 0.8) recover faster from a drift.",
     ]
     if ratios:
         lines.append(
-            f"Area of calibration / full fine-tuning: {said}; mean {sum(ratios.values()) / len(ratios):.2f}, "
-            f"worst {min(ratios.values()):.2f} (wanted: 1.0 and 0.9)."
+            f"Area of calibration / full fine-tuning, seeds together: {said}; mean "
+            f"{sum(ratios.values()) / len(ratios):.2f}, worst {min(ratios.values()):.2f} (wanted: 1.0 "
+            "and 0.9)."
         )
-    for task in tasks:
-        if task not in ratios:
-            own, full = areas[task, "calibration"], areas[task, "full fine-tuning"]
-            lines.append(
-                f"{task} is in neither figure: {own:.2g} against {full:.2g} points of area, so nobody "
-                f"learnt it and the ratio, {own / full if full else math.nan:.2f}, is chance."
-            )
-    chosen = [row["step size"] for row in rows if row["learner"] == "full fine-tuning"]
-    if largest := chosen.count(max(RATES)):
+    for name in FIRST_RATE:
+        chosen = Counter(float(str(row["step size"])) for row in rows if row["learner"] == name)
+        picked = ", ".join(f"{rate:g} on {count}" for rate, count in sorted(chosen.items()))
         lines.append(
-            f"Full fine-tuning did better with the larger step size on {largest} of {len(chosen)} tasks: "
-            "a still larger one, not tried, may lower the ratios."
+            f"{name.capitalize()}: the step size of each run that is better than its neighbours in the "
+            f"grid ({', '.join(f'{rate:g}' for rate in RATES)}), by its area on the held-out pairs "
+            f"themselves, which favours it: {picked}."
         )
     return "\n\n".join(lines)
 

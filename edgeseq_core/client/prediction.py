@@ -9,7 +9,15 @@ from edgeseq_core.client.exchange import Exchange, Question, headers
 from edgeseq_core.client.ids import new_id, now_ms
 from edgeseq_core.client.replies import Answer
 from edgeseq_core.errors import EdgeSeqError, MessageError, NoReplyError, RequestError
-from edgeseq_core.messages import Hypothesis, Priority, Reply, Request, Source, Timings
+from edgeseq_core.messages import (
+    Hypothesis,
+    PairName,
+    Priority,
+    Reply,
+    Request,
+    Source,
+    Timings,
+)
 
 DEFAULT_TIMEOUT_S = 10.0
 MAX_IN_FLIGHT = 64  # of one call; a predictor's queue is shared by all clients
@@ -23,10 +31,11 @@ class Prediction:
     task: str | None
     source: Source
     target: str | None = None  # the best hypothesis; an abstention may carry one too
-    confidence: float | None = None
+    confidence: float | None = None  # the model's; None for a remembered answer
     abstained: bool = False
     snapshot_id: str | None = None
     task_confidence: float | None = None  # of the inferred task; None where the request named one
+    memory: PairName | None = None  # the correction whose target this is, word for word
     hypotheses: tuple[Hypothesis, ...] = ()
     timings: Timings | None = None
     error: RequestError | NoReplyError | None = None
@@ -110,6 +119,7 @@ def conclude(asked: Asked, answer: Answer | EdgeSeqError | None, options: Option
         abstained=answer.abstained,
         snapshot_id=answer.snapshot_id,
         task_confidence=answer.task_confidence,
+        memory=answer.memory,
         hypotheses=tuple(answer.hypotheses),
         timings=answer.timings,
         error=RequestError(error.code, error.detail) if error is not None else None,

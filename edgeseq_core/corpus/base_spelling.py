@@ -23,20 +23,30 @@ NOISY = {
 }
 
 
-def _codespell(path: str) -> list[tuple[str, str]]:
-    lines = packages.data_file("codespell_lib", "data", path).read_text("utf-8").splitlines()
-    pairs = [line.split("->", 1) for line in lines if "->" in line]
+def single_corrections(dictionary: str) -> list[tuple[str, str]]:
+    """The (wrong, right) words of a codespell dictionary that have one correction only.
+
+    >>> single_corrections("abandonned->abandoned\\nabd->and, bad,")
+    [('abandonned', 'abandoned')]
+    """
+    pairs = [line.split("->", 1) for line in dictionary.splitlines() if "->" in line]
     # A comma means several corrections, or a reason not to correct: no single answer.
     return [(wrong, right) for wrong, right in pairs if "," not in right]
 
 
-def _english_typos() -> Iterator[Example]:
-    pairs = [Example(wrong, right, wrong) for wrong, right in _codespell("dictionary.txt")]
-    yield from shuffled(pairs, "typos")
+def codespell(path: str) -> list[tuple[str, str]]:
+    """The single corrections in a dictionary of the installed codespell."""
+    return single_corrections(packages.data_file("codespell_lib", "data", path).read_text("utf-8"))
+
+
+def english_typos(seed: int | str) -> list[Example]:
+    """Return a misspelt word with its correction, e.g. ``abandonned`` and ``abandoned``."""
+    pairs = [Example(wrong, right, wrong) for wrong, right in codespell("dictionary.txt")]
+    return shuffled(pairs, seed)
 
 
 def _american(to_british: bool) -> Iterator[Example]:
-    for british, american in _codespell("dictionary_en-GB_to_en-US.txt"):
+    for british, american in codespell("dictionary_en-GB_to_en-US.txt"):
         if to_british:
             yield Example(american, british, american)
         else:
@@ -101,7 +111,7 @@ def _alphabet(language: str) -> str:
 
 
 TASKS = (
-    BaseTask("typos-english", _english_typos),
+    BaseTask("typos-english", partial(english_typos, "typos")),
     BaseTask("british-to-american", partial(_american, to_british=False)),
     BaseTask("american-to-british", partial(_american, to_british=True)),
     BaseTask("accents-removed", _accents_removed),

@@ -19,12 +19,12 @@ FIRST = datetime.date(1950, 1, 1)
 DAYS = (datetime.date(2050, 1, 1) - FIRST).days
 
 
-@lru_cache(maxsize=1)
-def _formats() -> list[tuple[str, str]]:
+@lru_cache(maxsize=2)
+def _formats(locales: tuple[str, ...]) -> list[tuple[str, str]]:
     """Return (locale, pattern) with a spelled month; patterns in figures are left out."""
     babel: Any = packages.load("babel")
     found = []
-    for locale in LOCALES:
+    for locale in locales:
         patterns = babel.Locale.parse(locale).date_formats
         for width in ("full", "long", "medium"):
             if "MMM" in patterns[width].pattern:
@@ -41,11 +41,14 @@ def numeric(date: datetime.date, day_first: bool) -> str:
     return date.strftime("%d/%m/%Y" if day_first else "%m/%d/%Y")
 
 
-def _random_date(rng: random.Random) -> datetime.date:
+def random_date(rng: random.Random) -> datetime.date:
+    """A day of the years that are asked about."""
     return FIRST + datetime.timedelta(days=rng.randrange(DAYS))
 
 
-def dates(seed: int, day_first: bool = False) -> Iterator[Example]:
+def dates(
+    seed: int, day_first: bool = False, locales: tuple[str, ...] = LOCALES
+) -> Iterator[Example]:
     """Yield date texts with their ISO dates; ``day_first`` sets how figures are read.
 
     The wording is CLDR's, the dates are random between 1950 and 2049.  The same seed gives the
@@ -53,9 +56,9 @@ def dates(seed: int, day_first: bool = False) -> Iterator[Example]:
     """
     format_date = packages.load("babel", "dates").format_date
     rng = random.Random(seed)
-    formats = _formats()
+    formats = _formats(locales)
     for _ in range(ITEMS):
-        date = _random_date(rng)
+        date = random_date(rng)
         locale, pattern = rng.choice(formats)
         if rng.random() < NUMERIC_SHARE:
             source = numeric(date, day_first)
@@ -75,7 +78,7 @@ def date_order_flip(before: int, after: int, seed: int) -> Iterator[tuple[str, s
     rng = random.Random(seed)
     made = 0
     while made < before + after:
-        date = _random_date(rng)
+        date = random_date(rng)
         source = numeric(date, day_first=made >= before)
         if not is_held_out(source):
             made += 1

@@ -43,6 +43,14 @@ class SuffixRules:
             for length in range(cut, max(cut, min(len(lemma), LONGEST_SUFFIX)) + 1):
                 self._rules[tag][lemma[len(lemma) - length :]][cut, appended] += 1
 
+    def size_bytes(self) -> int:
+        """What the rules take at the least: their texts in UTF-8, and two bytes for each count."""
+        return sum(
+            len(suffix.encode()) + sum(len(new.encode()) + 3 for _, new in edits)
+            for rules in self._rules.values()
+            for suffix, edits in rules.items()
+        )
+
     def predict_one(self, source: str) -> str:
         """Return the target the longest matching suffix suggests, else the lemma."""
         lemma, tag = _parts(source)

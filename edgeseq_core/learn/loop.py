@@ -16,7 +16,7 @@ from typing import Protocol
 
 from edgeseq_core.clock import Clock
 from edgeseq_core.engine import PairRow, Score
-from edgeseq_core.errors import FencedError, SnapshotError
+from edgeseq_core.errors import FencedError, SnapshotError, StateVersionError
 from edgeseq_core.keys import partition_of
 from edgeseq_core.learn.example import Example, read_example
 from edgeseq_core.learn.learner import StepReport, TaskLearner
@@ -32,7 +32,7 @@ from edgeseq_core.snapshots.manifest import (
     SnapshotRecord,
     payload_digest,
 )
-from edgeseq_core.snapshots.registry import Offer, SnapshotRegistry
+from edgeseq_core.snapshots.registry import Offer, SnapshotRegistry, TaskStatus
 
 CANDIDATE = "candidate"  # slots of the loop's own engine; a rival's is its snapshot id
 IDENTITY = "identity"
@@ -74,11 +74,12 @@ class _Rival:
     """A snapshot in the loop's engine, and what it scored on the pairs that are held out now."""
 
     snapshot_id: str | None  # None: the bare base
+    foreign: bool = False  # of another base, or to be forgotten: the bare base stands for it
     scores: dict[str, Score] = field(default_factory=dict)  # by pair key
 
     @property
     def slot(self) -> str:
-        return self.snapshot_id or IDENTITY
+        return IDENTITY if self.foreign or self.snapshot_id is None else self.snapshot_id
 
 
 @dataclass
@@ -135,6 +136,7 @@ class LearnerLoop:
         self._refused: set[str] = set()
         # Tasks whose last step may not have been offered: a crash came between commit and offer.
         self._unsure = deque(t for p in self._partitions for t in buffer.tasks(p))
+        self._anew = registry.relearning(self._partitions)  # task -> branch: to be learnt anew
 
     # --- turns -------------------------------------------------------------------------------------
 
@@ -144,17 +146,28 @@ class LearnerLoop:
         for task in waiting:
             if task not in self._order:
                 self._order.append(task)
+        anew = next(iter(self._anew), None)  # one at a time, in turn with those that wait
+        if anew is not None and anew not in self._order:
+            self._order.append(anew)
+        due = {task: sum(count) for task, count in waiting.items()}
         chosen = next((t for t in self._order if waiting.get(t, (0, 0))[0]), None)
-        chosen = chosen or next((t for t in self._order if sum(waiting.get(t, (0, 0)))), None)
-        if chosen is not None:
-            self._order.remove(chosen)
-            self._order.append(chosen)
-            return self._fenced(chosen, partial(self._turn, chosen, more=sum(waiting[chosen])))
-        return self._catch_up() or self._rehearse()
+        chosen = chosen or next((t for t in self._order if due.get(t) or t == anew), None)
+        if chosen is None:
+            return self._catch_up() or self._rehearse()
+        self._order.remove(chosen)
+        self._order.append(chosen)
+        if not due.get(chosen):
+            return self._fenced(chosen, partial(self._rehearsal, chosen))
+        return self._fenced(chosen, partial(self._turn, chosen, more=due[chosen]))
 
-    def confirm(self) -> None:
-        """Raises FencedError when another learner owns a partition of this one, also while nothing waits."""
+    def look(self) -> None:
+        """Notice another learner of an owned partition (raises FencedError), and tasks to learn anew."""
         self._buffer.confirm("learner", self._epochs)
+        found = self._registry.relearning(self._partitions)
+        for name in [name for name, branch in found.items() if self._anew.get(name) != branch]:
+            self._close(name)
+            self._encoder.forget()  # maybe sources that were purged
+        self._anew = found
 
     def waiting(self, *, known: bool = False) -> dict[str, tuple[int, int]]:
         """Waiting (corrections, bulk) pairs in the owned partitions; ``known``: also tasks with none."""
@@ -175,6 +188,7 @@ class LearnerLoop:
         except BaseException as error:
             # The learner in memory may be ahead of the store now: it is read anew.
             self._close(name)
+            self._encoder.forget()  # maybe a purge, and sources of it
             self._unsure.append(name)
             if not isinstance(error, FencedError):
                 raise
@@ -215,7 +229,8 @@ class LearnerLoop:
         began = self._timed(name, "commit", began)
         gate = None
         idle = more <= len(fresh)
-        if self._gates and (idle or began - task.offered_at >= config.gate_interval_s):
+        due = idle or began - task.offered_at >= config.gate_interval_s
+        if self._gates and due and not learner.progress.relearning:
             gate = self._offer(name, task, learned)
             self._timed(name, "gate", began)
         count = len(learned) + len(released)
@@ -226,7 +241,8 @@ class LearnerLoop:
         while self._unsure:
             name = self._unsure.popleft()
             last = self._buffer.journal(name, after=-1)
-            if last and json.loads(last[0])["kind"] == "step":
+            stepped = last and json.loads(last[0])["kind"] == "step"
+            if stepped and name not in self._anew:
                 return self._fenced(name, partial(self._late_offer, name))
         return None
 
@@ -245,17 +261,20 @@ class LearnerLoop:
         return self._fenced(name, partial(self._rehearsal, name))
 
     def _rehearsal(self, name: str, task: _Task) -> Turn | None:
-        learner = task.learner
+        """A step on replay alone; a task that learns anew is offered after the last one."""
+        learner, anew = task.learner, name in self._anew
         task.rehearsals += 1
         drawn = self._buffer.draw(name, corrections=0, bulk=0, replay=learner.replay_ranks())
         if not drawn.replay:
-            return None
+            learner.progress.relearning = 0  # nothing to learn anew: it begins as the bare base
+            return self._late_offer(name, task) if anew and self._gates else None
         step = task.last_step + 1
         replay = [self._example(pair) for pair in drawn.replay]
         report = learner.step(step, [], [], replay)
         self._commit(name, task, step, [], fresh=[], held=[], released=[])
-        last = task.rehearsals >= self._config.rehearsals_per_step
-        gate = self._offer(name, task, []) if last and self._gates else None
+        last = anew or task.rehearsals >= self._config.rehearsals_per_step
+        offers = last and self._gates and not learner.progress.relearning
+        gate = self._offer(name, task, replay if anew else []) if offers else None
         return Turn(name, 0, 0, report, learner, self._drifted(task), gate)
 
     def submit_as(self, name: str, report: GateReport) -> GateEvent:
@@ -266,6 +285,7 @@ class LearnerLoop:
     def reopen(self, name: str) -> None:
         """Forget what this loop knows of a task; its next turn reads the store."""
         self._close(name)
+        self._anew = self._registry.relearning(self._partitions)
 
     # --- held-out pairs ----------------------------------------------------------------------------
 
@@ -373,7 +393,7 @@ class LearnerLoop:
             payload_digest=payload_digest(payload),
             payload_bytes=len(payload),
             checkpoint_digest=task.checkpoint_digest,
-            config=self._config.model_dump(mode="json"),
+            config=self._config.model_dump(mode="json") | {"calibration": learner.size()},
         )
         record = SnapshotRecord(
             manifest=manifest, gate=report, created_ms=now_ms, arrivals_ms=tuple(task.arrivals)
@@ -400,8 +420,9 @@ class LearnerLoop:
             )
         )
         task.offered_at = self._clock.monotonic()
+        self._anew.pop(name, None)
         if serves:
-            champion = _Rival(manifest.snapshot_id, candidate.scores)
+            champion = _Rival(manifest.snapshot_id, scores=candidate.scores)
             self._engine.swap(champion.slot, champion.slot, payload)
             self._succeed(task, champion, leads=report.leads)
         return GateEvent(manifest.snapshot_id, report, serves)
@@ -455,18 +476,27 @@ class LearnerLoop:
         if self._engine.snapshot_id(IDENTITY) is None:
             self._engine.swap(IDENTITY, IDENTITY, self.identity_payload())
         state, status = self._buffer.state(name), self._registry.status(name)
+        if status.base not in (None, self._base.digest):
+            raise StateVersionError(
+                f"task {name} was changed to base {str(status.base)[:12]}, this one is "
+                f"{self._base.digest[:12]}: set base.path to that base, or change it back"
+            )
         if state.checkpoint is None:
             learner = TaskLearner(self._base, name, self._config, self._encoder)
         else:
             learner = TaskLearner.from_checkpoint(
                 state.checkpoint, self._base, name, self._config, self._encoder
             )
-        champion, reference = self._rivals(name, status.champion)
+        champion, reference = self._rivals(name, status)
         task = _Task(learner, state.branch, state.step, state.last_step, champion, reference)
         if state.checkpoint is not None:
             task.checkpoint_digest = hashlib.sha256(state.checkpoint).hexdigest()
         task.recent.extend(self._example(pair) for pair in self._buffer.read(name, "recent"))
         task.probe.extend(self._example(pair) for pair in self._buffer.read(name, "probe"))
+        if state.checkpoint is None and state.last_step:
+            kept = [self._example(pair) for pair in self._buffer.read(name, "reservoir")]
+            held_out = [*task.recent, *task.probe]
+            learner.begin_anew(kept, held_out, self._positions(name, [*kept, *held_out]))
         self._open[name] = task
         if name not in self._order:
             self._order.append(name)
@@ -474,11 +504,24 @@ class LearnerLoop:
             self._close(next(iter(self._open)))
         return task
 
-    def _rivals(self, name: str, serving: str | None) -> tuple[_Rival, _Rival]:
+    def _positions(self, name: str, taken: Sequence[Example]) -> dict[str, str]:
+        """Up to where a task's pairs were taken: as it was offered last, and what came after that."""
+        newest = self._registry.history(name, last=1)
+        positions = dict(newest[0].manifest.positions) if newest else {}
+        for example in taken:
+            log = example.key.rsplit(":", 2)[0]
+            before, _, offset = positions.get(example.topic, f"{log}|0").rpartition("|")
+            if before == log and example.offset >= int(offset):
+                positions[example.topic] = f"{log}|{example.offset + 1}"
+        return positions
+
+    def _rivals(self, name: str, status: TaskStatus) -> tuple[_Rival, _Rival]:
         """Champion and reference of a task as the registry has them, ready in the engine."""
-        if serving is None:
+        if (serving := status.champion) is None:
             return (bare := _Rival(None)), bare
         record = self._registry.record(name, serving)
+        if status.purging or record.manifest.base != self._base.digest:
+            return _Rival(serving, foreign=True), _Rival(None)
         champion = _Rival(serving)
         self._engine.swap(serving, serving, self._registry.payload(record.manifest))
         gate = record.gate
@@ -489,6 +532,8 @@ class LearnerLoop:
         try:
             payload = self._registry.payload(before.manifest)
         except SnapshotError:  # its bytes are not kept any more
+            return champion, champion
+        if before.manifest.base != self._base.digest:
             return champion, champion
         self._engine.swap(gate.reference_id, gate.reference_id, payload)
         return champion, _Rival(gate.reference_id)

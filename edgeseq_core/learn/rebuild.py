@@ -17,10 +17,11 @@ from edgeseq_core.learn.loop import LearnerLoop
 from edgeseq_core.model.base import Base
 from edgeseq_core.replay.buffer import IncomingPair, Position
 from edgeseq_core.replay.memory import MemoryStore
-from edgeseq_core.replay.record import unpack
+from edgeseq_core.replay.record import owner_of, unpack
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.snapshots.manifest import GateReport
 from edgeseq_core.snapshots.memory_registry import MemoryRegistry
+from edgeseq_core.snapshots.registry import Purge, Restart
 
 
 def rebuild(
@@ -67,6 +68,14 @@ def rebuild(
                 raise SnapshotError(
                     f"rebuilding gave {made} where the journal has {entry['snapshot_id']}"
                 )
+        elif kind == "remove":
+            _forget(store, task, entry, records)
+            loop.reopen(task)
+        elif kind == "restart" and entry["base"] not in (None, base.digest):
+            raise SnapshotError(
+                f"task {task} was changed to base {entry['base'][:12]} after step "
+                f"{store.state(task).last_step}: what it learnt since cannot be rebuilt on this one"
+            )
         else:
             _decide(registry, task, entry, line, clock.wall_ms())
             loop.reopen(task)
@@ -83,12 +92,53 @@ def _decide(
     registry: MemoryRegistry, task: str, entry: Mapping[str, Any], line: str, now_ms: int
 ) -> None:
     """A person's decision, again."""
+    status = registry.status(task)
+    if entry["kind"] == "purge":
+        registry.purge(
+            Purge(
+                task=task,
+                branch=status.branch,
+                expected_champion=status.champion,
+                purge=entry["purge"],
+                producer=entry["producer"],
+                pair_id=entry["pair_id"],
+                now_ms=now_ms,
+            )
+        )
+        return
+    if entry["kind"] == "restart":
+        registry.restart(
+            Restart(
+                task=task,
+                branch=status.branch,
+                expected_champion=status.champion,
+                now_ms=now_ms,
+                journal=line,
+                base=entry["base"],
+                snapshot_id=entry["snapshot_id"],
+            )
+        )
+        return
     if entry["kind"] == "pin":
         registry.pin(task, entry["action"] == "pin", now_ms=now_ms, journal=line)
         return
     move = registry.promote if entry["kind"] == "promote" else registry.rollback
-    champion = registry.status(task).champion
-    move(task, entry["snapshot_id"], expected_champion=champion, now_ms=now_ms, journal=line)
+    move(
+        task,
+        entry["snapshot_id"],
+        expected_champion=status.champion,
+        now_ms=now_ms,
+        journal=line,
+    )
+
+
+def _forget(
+    store: MemoryStore, task: str, entry: Mapping[str, Any], records: Mapping[str, bytes]
+) -> None:
+    """Remove again what the learner had taken; what waited was never placed here."""
+    for key in entry["taken"]:
+        producer, pair_id = owner_of(records[key])
+        store.remove(task, producer=producer, pair_id=pair_id)
 
 
 def _place(store: MemoryStore, task: str, key: str, record: bytes, base: Base, epoch: int) -> None:

@@ -12,7 +12,14 @@ from edgeseq_core.messages.fields import (
     Source,
 )
 from edgeseq_core.messages.pair import Pair
-from edgeseq_core.messages.reply import ErrorCode, Hypothesis, Reply, ReplyError, Timings
+from edgeseq_core.messages.reply import (
+    ErrorCode,
+    Hypothesis,
+    PairName,
+    Reply,
+    ReplyError,
+    Timings,
+)
 from edgeseq_core.messages.request import Priority, Request
 from edgeseq_core.messages.status import OutcomeState, PairStatus, StatusQuery
 
@@ -31,6 +38,7 @@ __all__ = [
     "Message",
     "OutcomeState",
     "Pair",
+    "PairName",
     "PairStatus",
     "Priority",
     "Reason",

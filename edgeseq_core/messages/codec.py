@@ -17,7 +17,7 @@ from edgeseq_core.messages.control import Control, ControlResult
 from edgeseq_core.messages.feedback import Feedback
 from edgeseq_core.messages.fields import SCHEMA_VERSION, Message, Series, Strict
 from edgeseq_core.messages.pair import Pair
-from edgeseq_core.messages.reply import Hypothesis, Reply, ReplyError, Timings
+from edgeseq_core.messages.reply import Hypothesis, PairName, Reply, ReplyError, Timings
 from edgeseq_core.messages.request import Request
 from edgeseq_core.messages.status import PairStatus, StatusQuery
 
@@ -42,7 +42,7 @@ def _kind_of(model: type[Message]) -> str:
 
 KINDS: dict[str, type[Message]] = {_kind_of(model): model for model in _MODELS}
 _EXPLICIT = frozenset({"kind", "schema_version"})  # never left to a default on the wire
-_PARTS: tuple[type[Strict], ...] = (Series, Hypothesis, ReplyError, Timings)
+_PARTS: tuple[type[Strict], ...] = (Series, Hypothesis, PairName, ReplyError, Timings)
 _FIELD_NAMES = frozenset(name for model in (*_MODELS, *_PARTS) for name in model.model_fields)
 _QUOTING_ERRORS = frozenset({"union_tag_invalid", "extra_forbidden"})
 

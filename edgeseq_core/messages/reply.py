@@ -25,15 +25,22 @@ Confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Hypothesis(Strict):
-    """One answer and its score (log-probability, nats)."""
+    """One answer and its score (log-probability, nats); a remembered correction has none."""
 
     target: Annotated[str, Field(max_length=8192)]
-    score: Annotated[float, Field(allow_inf_nan=False)]
+    score: Annotated[float | None, Field(allow_inf_nan=False)]
 
     @property
-    def confidence(self) -> float:
-        """The probability of the whole target, 0 to 1."""
-        return min(1.0, math.exp(self.score))
+    def confidence(self) -> float | None:
+        """The probability of the whole target, 0 to 1; None where the model did not make it."""
+        return None if self.score is None else min(1.0, math.exp(self.score))
+
+
+class PairName(Strict):
+    """What names a pair within its task."""
+
+    producer: Identifier
+    pair_id: Identifier
 
 
 class ReplyError(Strict):
@@ -65,6 +72,8 @@ class Reply(Message):
     task_confidence: Annotated[Confidence | None, Field(exclude_if=lambda value: value is None)] = (
         None
     )
+    # As young: written only where the first hypothesis is what this correction said, word for word.
+    memory: Annotated[PairName | None, Field(exclude_if=lambda value: value is None)] = None
     error: ReplyError | None = None
     timings: Timings
 

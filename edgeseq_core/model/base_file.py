@@ -86,14 +86,19 @@ def read_header(path: Path | None = None) -> BaseHeader:
 
 def read_base(path: Path | None = None) -> tuple[BaseHeader, dict[str, NDArray[np.float32]]]:
     """Header and dequantised fp32 tensors of a base file (None: the shipped one)."""
-    header, data, digest = _read(path)
-    raw = load(data)
+    header, raw = read_stored(path)
     tensors = {
         name: dequantize_rows(value, raw[name + SCALE]) if value.dtype == np.int8 else value
         for name, value in raw.items()
         if not name.endswith(SCALE)
     }
-    return _header(header, digest), tensors
+    return header, tensors
+
+
+def read_stored(path: Path | None = None) -> tuple[BaseHeader, dict[str, NDArray[Any]]]:
+    """Header and arrays as they are stored: int8 matrices with their scales, fp32 vectors."""
+    header, data, digest = _read(path)
+    return _header(header, digest), load(data)
 
 
 def _read(path: Path | None) -> tuple[dict[str, Any], bytes, str]:

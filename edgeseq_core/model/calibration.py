@@ -30,8 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -39,17 +38,16 @@ from edgeseq_core.errors import SnapshotError
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.edgeformer import EdgeFormer
+from edgeseq_core.model.input_rows import InputRows
+from edgeseq_core.model.nearest import FEATURES
+from edgeseq_core.model.payload import FORMAT, MAX_ROWS, PLACE, alphabet, read_payload
 from edgeseq_core.model.quantize import dequantize_rows, quantize_rows
 from edgeseq_core.model.sites import Site, sites
-from edgeseq_core.model.task_space import FEATURES, Place
+from edgeseq_core.model.task_space import Place
 from edgeseq_core.model.task_tokens import split
 from edgeseq_core.text.vocabulary import EOS, FIRST_BYTE, SymbolTable, Vocabulary
 
-FORMAT = "edgeseq-calibration-1"
-MAX_PAYLOAD_BYTES = 8 << 20
-MAX_ROWS = 512
 SCALE = ".scale"
-PLACE = "place"
 SOURCE_ROWS = "source_rows"
 
 
@@ -112,11 +110,7 @@ class Calibration:
         self.table = SymbolTable(vocabulary, owned.symbols, max_symbols=MAX_ROWS)
         self.rows: list[int] = list(owned.rows)  # token ids with an own row, append-only
         self._row_of = {token: at for at, token in enumerate(self.rows)}
-        self.source_table = SymbolTable(vocabulary, owned.source_symbols, max_symbols=MAX_ROWS)
-        self.source_rows: list[int] = list(
-            owned.source_rows
-        )  # its symbols with an own row, append-only
-        self._source_row_of = {token: at for at, token in enumerate(self.source_rows)}
+        self.inputs = InputRows(vocabulary, owned.source_symbols, owned.source_rows)
         self.sites = calibrated_sites(base.config, config)
         self.splits = split(base.config.task_tokens, config.extra_tokens)
         self.tensors = tensors if tensors is not None else self._identity(seed)
@@ -138,8 +132,8 @@ class Calibration:
                 out[f"{site.name}.{part}.b"] = torch.zeros(rows, self.config.rank)
             for name, width in factor_widths(site, self.base.config).items():
                 out[f"{site.name}.{name}"] = torch.zeros(width)
-        if self.source_rows:  # last, where they are when they are admitted later
-            out[SOURCE_ROWS] = torch.zeros(len(self.source_rows), d)
+        if self.inputs.rows:  # last, where they are when they are admitted later
+            out[SOURCE_ROWS] = torch.zeros(len(self.inputs.rows), d)
         return out
 
     def _first_tokens(self) -> Tensor:
@@ -151,8 +145,8 @@ class Calibration:
     @property
     def owned(self) -> Owned:
         """What it has rows for."""
-        source = self.source_table.symbols
-        return Owned(self.table.symbols, tuple(self.rows), source, tuple(self.source_rows))
+        inputs = self.inputs
+        return Owned(self.table.symbols, tuple(self.rows), inputs.table.symbols, tuple(inputs.rows))
 
     @property
     def numbers(self) -> int:
@@ -189,14 +183,7 @@ class Calibration:
         """
         if self.config.encoder_layers < self.base.config.encoder_layers:
             return 0
-        before = len(self.source_rows)
-        for character in dict.fromkeys("".join(sources)):
-            self.source_table.add(character)
-            for token in self.source_table.of_source(character):
-                if token not in self._source_row_of and len(self.source_rows) < MAX_ROWS:
-                    self._source_row_of[token] = len(self.source_rows)
-                    self.source_rows.append(token)
-        if added := len(self.source_rows) - before:
+        if added := self.inputs.admit(sources):
             new = torch.zeros(added, self.base.config.d_model)
             have = self.tensors.get(SOURCE_ROWS, new[:0])
             self.tensors[SOURCE_ROWS] = torch.cat([have.detach(), new])
@@ -207,18 +194,10 @@ class Calibration:
         none = torch.zeros(1, self.base.config.d_model)
         return torch.cat([none, self.tensors.get(SOURCE_ROWS, none[:0])])
 
-    def input_rows(self, source: str) -> list[int]:
-        """The row of `input_table` that is added to each token of a source, EOS among them."""
-        symbols = [*self.source_table.of_source(source), EOS]
-        return [1 + self._source_row_of.get(symbol, -1) for symbol in symbols]
-
     @property
     def alphabet(self) -> list[int]:
         """What is written with characters that targets have had, EOS included; all once no row is free."""
-        if len(self.rows) >= MAX_ROWS:
-            return list(range(len(self.table)))
-        known = self.table.vocabulary.written_with(self.rows)
-        return sorted(known | set(range(len(self.table.vocabulary), len(self.table))))
+        return alphabet(self.table, self.rows)
 
     def virtual_rows(self) -> Tensor:
         """Embeddings ``[own symbols, D]`` that new symbols start from: the mean of their byte rows."""
@@ -256,22 +235,7 @@ class Calibration:
         cls, payload: bytes, base: EdgeFormer, vocabulary: Vocabulary, base_digest: str
     ) -> Calibration:
         """The calibration that the bytes stand for; raises SnapshotError when they do not fit the base."""
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            raise SnapshotError(
-                f"a snapshot of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}: refused"
-            )
-        try:
-            length = int.from_bytes(payload[:8], "little")
-            header = json.loads(json.loads(payload[8 : 8 + length])["__metadata__"]["header"])
-            raw = load(payload)
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise SnapshotError(
-                f"these bytes are no calibration ({type(error).__name__})"
-            ) from None
-        if header.get("format") != FORMAT or header.get("base") != base_digest:
-            raise SnapshotError(
-                f"the snapshot belongs to base {str(header.get('base'))[:12]}, this one is {base_digest[:12]}"
-            )
+        header, raw = read_payload(payload, base_digest)
         moments = raw.pop(PLACE, None)  # snapshots of before have none
         tensors = {
             name: torch.from_numpy(
@@ -392,9 +356,9 @@ class MergedWeights:
         return torch.tensor(self.calibration.splits.scores).expand(rows, -1)
 
     def own_inputs(self, sources: Sequence[str]) -> Tensor | None:
-        if not self.calibration.source_rows:
+        if not self.calibration.inputs.rows:
             return None
-        rows = pad([self.calibration.input_rows(source) for source in sources])
+        rows = pad([self.calibration.inputs.of(source) for source in sources])
         return F.embedding(rows, self.calibration.input_table())
 
     @property
@@ -507,10 +471,10 @@ class GatheredWeights:
         return scores + spread + self.bias
 
     def own_inputs(self, sources: Sequence[str]) -> Tensor | None:
-        if not any(calibration.source_rows for calibration in self._calibrations):
+        if not any(calibration.inputs.rows for calibration in self._calibrations):
             return None
         index = self.index.tolist()
-        rows = [self._calibrations[i].input_rows(s) for i, s in zip(index, sources, strict=True)]
+        rows = [self._calibrations[i].inputs.of(s) for i, s in zip(index, sources, strict=True)]
         tables = [calibration.input_table() for calibration in self._calibrations]
         return pad_sequence(tables, batch_first=True)[self.index[:, None], pad(rows)]
 

@@ -12,46 +12,20 @@ Shapes: N places (the sum of all widths), V symbols.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from operator import itemgetter
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from edgeseq_core.engine import Limits, Stop
+from edgeseq_core.model.answers import Found, Hypothesis
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
-
-LENGTH_POWER = 0.6
 
 #: Log-probabilities ``[N, V]`` after one more token ``[N, 1]`` a place.  Before it reads the token, a place
 #: takes over what the place named in ``parents [N]`` has read; None: every place goes on with its own.
 Step = Callable[[Tensor, Tensor | None], Tensor]
-
-
-class Hypothesis(NamedTuple):
-    """Tokens without EOS, and the log-probability of all that was chosen, EOS included."""
-
-    tokens: list[int]
-    log_probability: float
-
-    @property
-    def merit(self) -> float:
-        """What ended hypotheses are ranked by.
-
-        >>> [round(Hypothesis([7] * n, -2.0).merit, 3) for n in (0, 6, 12)]
-        [-2.0, -1.32, -1.035]
-        """
-        return self.log_probability / math.pow((6 + len(self.tokens)) / 6, LENGTH_POWER)
-
-
-class Found(NamedTuple):
-    """A row's hypotheses, best first (at least one, at most its width), and why it stopped."""
-
-    hypotheses: list[Hypothesis]
-    stop: Stop
 
 
 def search(step: Step, widths: Sequence[int], limits: Limits) -> list[Found]:

@@ -7,18 +7,21 @@ changes.  The learner and its gate read the same sources again and again; the pr
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.edgeformer import BaseWeights, Memory
-from edgeseq_core.model.front import TextFront
+from edgeseq_core.model.front import Embedded, TextFront
 from edgeseq_core.model.sites import Weights
 from edgeseq_core.text.vocabulary import SymbolTable
+
+ROWS, TOKENS = 8, 8  # of a batch through frozen layers: sources; their lengths are rounded up to it
 
 
 class SourceEncoder(Protocol):
@@ -52,10 +55,10 @@ class BatchEncoder:
 
 
 class CachingEncoder:
-    """Runs the frozen layers once a source, one source at a time, and keeps their output.
+    """Runs the frozen layers once a source and keeps their output, ``4 * tokens * d_model`` bytes a source.
 
-    One at a time, so that a row's bits depend on its source alone: learning after a restart, with an
-    empty cache, goes on bit for bit.  About ``4 * tokens * d_model`` bytes a source.
+    Sources go through them in batches of a fixed shape, so that a row's bits depend on its source alone:
+    learning after a restart, with an empty cache, goes on bit for bit.
 
     ``calibrated_layers`` are run on what is kept, or as many as the weights change, if that is more.
     """
@@ -72,13 +75,7 @@ class CachingEncoder:
         self, sources: Sequence[str], tables: Sequence[SymbolTable], weights: Weights
     ) -> Memory:
         depth = min(self._frozen, weights.frozen_layers)
-        frozen = [self._lower(source, depth) for source in sources]
-        longest = max(rows.shape[0] for rows in frozen)
-        x = torch.zeros(len(frozen), longest, self._base.config.d_model)
-        real = torch.zeros(len(frozen), longest, dtype=torch.bool)
-        for at, rows in enumerate(frozen):
-            x[at, : rows.shape[0]] = rows
-            real[at, : rows.shape[0]] = True
+        x, real = self._lower(sources, depth) if depth else self._front.read(sources)
         layers = range(depth, self._base.config.encoder_layers)
         model = self._base.model
         if depth == 0:  # what is kept are the base's embeddings
@@ -86,16 +83,38 @@ class CachingEncoder:
         read = model.run_encoder(x, real, weights, layers)
         return model.memorize(read, real, weights, model.output.symbols(sources, tables))
 
+    def forget(self) -> None:
+        """Keep nothing of any source."""
+        self._kept.clear()
+
+    def _lower(self, sources: Sequence[str], depth: int) -> Embedded:
+        """Outputs of the lowest ``depth`` layers, kept or made."""
+        distinct, kept = dict.fromkeys(sources), self._kept
+        found = {s: kept.pop((s, depth)) for s in distinct if (s, depth) in kept}
+        found |= self._run([s for s in distinct if s not in found], depth)
+        kept.update(((source, depth), rows) for source, rows in found.items())
+        while len(kept) > self._capacity:
+            kept.popitem(last=False)
+        frozen = [found[source] for source in sources]
+        lengths = torch.tensor([len(rows) for rows in frozen])
+        real = torch.arange(int(lengths.max())) < lengths[:, None]
+        return Embedded(pad_sequence(frozen, batch_first=True), real)
+
     @torch.no_grad()
-    def _lower(self, source: str, depth: int) -> Tensor:
-        """Output ``[S, D]`` of the lowest ``depth`` layers for one source."""
-        kept = self._kept.get((source, depth))
-        if kept is not None:
-            self._kept.move_to_end((source, depth))
-            return kept
-        x, real = self._front.read([source])
-        made = self._base.model.run_encoder(x, real, self._bare, range(depth))[0]
-        self._kept[source, depth] = made
-        if len(self._kept) > self._capacity:
-            self._kept.popitem(last=False)
+    def _run(self, sources: Sequence[str], depth: int) -> dict[str, Tensor]:
+        """Outputs ``[S, D]`` of the lowest ``depth`` layers by source."""
+        made, waiting = dict[str, Tensor](), defaultdict[int, list[tuple[str, Tensor]]](list)
+        for source in sources:
+            read = self._front.read([source]).x[0]
+            waiting[-(-len(read) // TOKENS) * TOKENS].append((source, read))
+        for length, group in waiting.items():
+            for batch in (group[at : at + ROWS] for at in range(0, len(group), ROWS)):
+                x = torch.zeros(ROWS, length, self._base.config.d_model)
+                real = torch.zeros(ROWS, length, dtype=torch.bool)
+                real[:, 0] = True  # in rows that stay empty, attention needs something to see
+                for at, (_, read) in enumerate(batch):
+                    x[at, : len(read)], real[at, : len(read)] = read, True
+                rows = self._base.model.run_encoder(x, real, self._bare, range(depth))
+                for at, (source, read) in enumerate(batch):
+                    made[source] = rows[at, : len(read)].clone()
         return made

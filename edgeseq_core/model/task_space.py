@@ -14,26 +14,19 @@ Shapes: B sources, D = d_model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from edgeseq_core.engine import Inferred
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.edgeformer import BaseWeights
+from edgeseq_core.model.nearest import LAYERS
 from edgeseq_core.text.vocabulary import EOS, PAD
 
-LAYERS = 2
 MEMORY_SOURCES = 1_000  # the weight of older ones fades beyond so many
-FEWEST_SOURCES = 32  # a place made of fewer is none
-FARTHEST = 1.8  # mean squared deviation, in variances; 1 to 2 % of a task's own are farther
-LEAST_CONFIDENCE = 0.8  # below it, no task is clearly the nearest
-SHARPNESS = 10.0  # of the confidence, a nat a dimension
-LEAST_VARIANCE = 1e-4
-FEATURES = "max-2"  # names what a place is made of: one of other features is none
 
 
 @dataclass(frozen=True)
@@ -70,28 +63,3 @@ def features(base: Base, sources: Sequence[str]) -> Tensor:
     layers = range(min(LAYERS, base.config.encoder_layers))
     states = model.run_encoder(model.embed_source(ids), real, bare, layers)
     return states.masked_fill(~real[..., None], -torch.inf).amax(1)
-
-
-def nearest(found: Tensor, places: Mapping[str, Place]) -> list[Inferred]:
-    """The task of each source ``[B, D]``, unless none is near, or none clearly the nearest."""
-    known = {name: place for name, place in places.items() if place.sources >= FEWEST_SOURCES}
-    if not known:
-        return [Inferred(None)] * len(found)
-    mean, variance = torch.stack([place.moments for place in known.values()]).unbind(1)
-    variance = variance.clamp(min=LEAST_VARIANCE)
-    off = ((found[:, None] - mean) ** 2 / variance).mean(-1)  # [B, tasks]
-    ranked = (off + variance.log().mean(-1)).sort(-1)
-    sure = (-SHARPNESS * ranked.values).softmax(-1)[:, 0]
-    near = off.gather(-1, ranked.indices)[:, 0] <= FARTHEST
-    names, out = list(known), []
-    for order, confidence, is_near in zip(
-        ranked.indices.tolist(), sure.tolist(), near.tolist(), strict=True
-    ):
-        likeliest = tuple(names[at] for at in order[:2])
-        if not is_near:
-            out.append(Inferred(None, confidence))
-        elif confidence < LEAST_CONFIDENCE:
-            out.append(Inferred(None, confidence, likeliest))
-        else:
-            out.append(Inferred(likeliest[0], confidence))
-    return out

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeseq_core.engine import Answer, Generation, Inferred, Limits, PairRow, Score, SourceRow
+from edgeseq_core.engine import Generation, Inferred, Limits, PairRow, Score, SourceRow
+from edgeseq_core.model.answers import TEMPERATURE, generation
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import Calibration, GatheredWeights, MergedWeights
-from edgeseq_core.model.search import Found, Hypothesis, search
+from edgeseq_core.model.nearest import nearest
+from edgeseq_core.model.search import search
 from edgeseq_core.model.sites import Weights
 from edgeseq_core.model.source_encoder import BatchEncoder, SourceEncoder
-from edgeseq_core.model.task_space import features, nearest
+from edgeseq_core.model.task_space import features
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
-
-# Labels are smoothed while learning, and averaged weights are timid: a whole answer is right far more
-# often than its probability says.  One number, fitted on the four demo tasks, where the expected
-# calibration error was 34 to 44 points without it (benchmarks/model/confidence.py).  No greedy answer
-# depends on it.
-# Source: temperature scaling (Guo, Pleiss, Sun, Weinberger 2017, arXiv 1706.04599, section 4.2).
-TEMPERATURE = 0.75
 
 
 @dataclass(frozen=True)
@@ -95,10 +91,24 @@ class TorchEngine:
             return scores if outside is None else scores + outside
 
         found = search(step, widths, bounds)
-        return [_generation(one, made) for one, made in zip(served, found, strict=True)]
+        return [
+            generation(made, one.calibration.table, one.snapshot_id)
+            for one, made in zip(served, found, strict=True)
+        ]
 
     @torch.inference_mode()
     def score(self, rows: Sequence[PairRow]) -> list[Score]:
+        target, scores = self._forced(rows)
+        return teacher_forced(scores, target[:, 1:])
+
+    @torch.inference_mode()
+    def logits(self, row: PairRow) -> NDArray[np.float32]:
+        """Teacher-forced scores ``[T, V + own]`` of a pair's next tokens, before any temperature."""
+        scores: NDArray[np.float32] = self._forced([row])[1][0].numpy()
+        return scores
+
+    def _forced(self, rows: Sequence[PairRow]) -> tuple[Tensor, Tensor]:
+        """Targets ``[B, 1 + T]``, BOS first, and the scores ``[B, T, V]`` of what follows each token."""
         served = [self._bank[row.task] for row in rows]
         weights = self._weights(served)
         target = pad(
@@ -109,8 +119,7 @@ class TorchEngine:
         )
         tables = [one.calibration.table for one in served]
         memory = self._encoder.encode([row.source for row in rows], tables, weights)
-        scores = self._base.model.scores(target[:, :-1], memory, weights)
-        return teacher_forced(scores, target[:, 1:])
+        return target, self._base.model.scores(target[:, :-1], memory, weights)
 
     def _weights(self, served: Sequence[_Served]) -> Weights:
         """One task's folded matrices, or the rows of several tasks gathered."""
@@ -143,28 +152,12 @@ def _outside(places: Sequence[tuple[Calibration, bool]]) -> Tensor | None:
     return outside
 
 
-def _generation(served: _Served, found: Found) -> Generation:
-    """A row's hypotheses as text; of those that read the same, the best."""
-    texts: dict[str, Hypothesis] = {}
-    for hypothesis in found.hypotheses:
-        texts.setdefault(served.calibration.table.decode(hypothesis.tokens), hypothesis)
-    (best, *others) = (Answer(text, math.exp(h.log_probability)) for text, h in texts.items())
-    return Generation(
-        target=best.target,
-        confidence=best.confidence,
-        tokens=len(found.hypotheses[0].tokens),
-        stop=found.stop,
-        snapshot_id=served.snapshot_id,
-        others=tuple(others),
-    )
-
-
 def teacher_forced(scores: Tensor, wanted: Tensor) -> list[Score]:
     """Loss and exactness per row from scores ``[B, T, V]`` and wanted tokens ``[B, T]`` (PAD ignored)."""
-    loss = F.cross_entropy(scores.transpose(1, 2), wanted, ignore_index=PAD, reduction="none").sum(
-        1
+    each = F.cross_entropy(
+        scores.flatten(0, 1), wanted.flatten(), ignore_index=PAD, reduction="none"
     )
-    real = wanted != PAD
+    loss, real = each.view_as(wanted).sum(1), wanted != PAD
     exact = ((scores.argmax(-1) == wanted) | ~real).all(1)
     return [
         Score(*row) for row in zip(loss.tolist(), real.sum(1).tolist(), exact.tolist(), strict=True)

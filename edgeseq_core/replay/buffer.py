@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from edgeseq_core.replay.recall import Remembered
+
 Part = Literal["corrections", "bulk", "recent", "probe", "reservoir"]
 FRESH_PARTS: tuple[Part, Part] = ("corrections", "bulk")
 PARTS: tuple[Part, ...] = ("corrections", "bulk", "recent", "probe", "reservoir")
@@ -25,6 +27,7 @@ PairState = Literal[
     "waiting", "held_out", "trained", "shed", "forgotten", "quarantined", "dead_lettered"
 ]
 Role = Literal["consumer", "learner"]
+ROLES: tuple[Role, Role] = ("consumer", "learner")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class TaskSettings:
     abstain_below: float = 0.0  # confidence under which a reply abstains
     reservoir_bytes: int = 4 << 20
     fresh_quota: int = 0  # waiting pairs above which new ones are shed; 0: never shed
+    memory: bool = False  # whether a source is answered with what it was last corrected to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,7 @@ class IncomingPair:
     correction: bool
     record: bytes  # `replay.record.pack`; for a quarantined pair the message as it arrived
     quarantine: str = ""  # the reason, for a pair that is held and not to be learnt
+    told: bytes = b""  # `replay.recall.pack`, for a correction that the memory may keep
 
 
 IngestOutcome = Literal[
@@ -97,6 +102,26 @@ class StepCommit:
     moves: Sequence[Move] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recoded:
+    """A stored pair for another vocabulary: written anew, held because it does not fit, or let out."""
+
+    key: str
+    origin: Part | None  # None: it was held by an earlier change
+    destination: Part | None  # the same part, or where it waits again; None: it is held now
+    name: bytes  # `record.pair_name`; of one that was held, `HeldBack.field`
+    data: bytes  # the new record; of a pair that is held, `record.pack_quarantined` of the old one
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """A pair that did not fit the base of an earlier change: its key and its record of before."""
+
+    key: str
+    field: bytes  # under which the quarantine has it
+    record: bytes
+
+
 @dataclass(frozen=True)
 class LearnerState:
     """What a learner needs to resume a task."""
@@ -126,13 +151,15 @@ class PairOutcome:
 
 @dataclass(frozen=True)
 class BufferStats:
-    """Pairs and bytes per part of a task, and how many were ever learnt, shed and forgotten."""
+    """Pairs and bytes per part of a task, how many were ever learnt, shed and forgotten, its memory."""
 
     pairs: Mapping[Part, int] = field(default_factory=dict)
     bytes: Mapping[Part, int] = field(default_factory=dict)
     learnt: int = 0
     shed: int = 0
     forgotten: int = 0
+    remembered: int = 0  # sources in the memory of corrections
+    remembered_bytes: int = 0
 
 
 class ReplayBuffer(Protocol):
@@ -159,7 +186,7 @@ class ReplayBuffer(Protocol):
         position: Position,
         now_ms: int,
     ) -> list[IngestOutcome]:
-        """Deduplicate, append and move one topic's position, in one step.
+        """Deduplicate, append, remember corrections and move one topic's position, in one step.
 
         ``pairs`` may be empty (only the position moves).  Raises FencedError when the epoch or the
         expected position is stale, StoreFullError when the store is out of memory.
@@ -197,18 +224,52 @@ class ReplayBuffer(Protocol):
     def journal(self, task: str, *, after: int = 0) -> list[str]:
         """Journal lines from index ``after`` on; a negative one counts from the end."""
 
+    # --- predictor ---------------------------------------------------------------------------------
+    def recall(self, asked: Sequence[tuple[str, str]]) -> list[Remembered | None]:
+        """What the memory holds for each (task, source), in one round trip."""
+
     # --- people ------------------------------------------------------------------------------------
+    def reencode(self, task: str, pairs: Sequence[Recoded], *, epochs: Mapping[Role, int]) -> int:
+        """Replace records by those of another vocabulary, in one step; returns how many there were.
+
+        ``epochs`` are of the consumer and the learner: nobody else may write meanwhile, else
+        FencedError.  A pair keeps its key, its part and its place there.  One that is held leaves its
+        part for the quarantine (reason "too_long").  Pairs that are gone are passed over, so a call
+        may be repeated.  Records that have grown may push others out of the reservoir.
+        """
+
+    def held_back(self, task: str) -> list[HeldBack]:
+        """The pairs that `reencode` holds."""
+
     def tasks(self, partition: int) -> dict[str, TaskSettings]:
         """Registered tasks and their settings."""
 
     def set_task(self, task: str, settings: TaskSettings) -> None:
-        """Register a task or change its settings."""
+        """Register a task or change its settings; without ``memory``, what it remembered is gone."""
 
     def outcome(self, task: str, producer: str, pair_id: str) -> PairOutcome | None:
         """What became of a pair; None when it was never seen or left the window."""
 
-    def remove(self, task: str, *, producer: str | None = None, pair_id: str | None = None) -> int:
-        """Forget a pair, a producer's pairs, or (neither given) a whole task's; returns how many."""
+    def remove(
+        self,
+        task: str,
+        *,
+        producer: str | None = None,
+        pair_id: str | None = None,
+        purge: str = "",
+    ) -> int:
+        """Forget a pair, a producer's pairs, or (neither given) a whole task's; returns how many.
+
+        Their keys are journaled under the ``purge`` id.  Where the learner may have taken one of them,
+        the task is tainted (`TaskStatus.tainted`): its calibrations may have learnt it.  What the
+        memory of corrections holds of them goes first, and is not counted.
+        """
+
+    def add_receipt(self, task: str, receipt: str) -> None:
+        """Keep the receipt of a purge (`learn.purge`), a JSON line."""
+
+    def receipts(self, task: str) -> list[str]:
+        """All receipts of a task, oldest first."""
 
     def stats(self, task: str) -> BufferStats:
         """Counts and bytes."""

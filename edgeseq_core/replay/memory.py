@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from edgeseq_core.errors import FencedError
 from edgeseq_core.replay.buffer import (
+    FRESH_PARTS,
     PARTS,
+    ROLES,
     BufferStats,
     Draw,
+    HeldBack,
     IncomingPair,
     IngestOutcome,
     LearnerState,
     PairOutcome,
     Part,
     Position,
+    Recoded,
     Role,
     StepCommit,
     StoredPair,
     TaskSettings,
 )
+from edgeseq_core.replay.recall import Remembered, source_digest, unpack
 from edgeseq_core.replay.record import (
+    NAME_BYTES,
+    TOO_LONG,
     owner_of,
     pack_quarantined,
     pair_key,
@@ -28,12 +37,14 @@ from edgeseq_core.replay.record import (
     unpack_quarantined,
 )
 from edgeseq_core.replay.rules import (
+    LARGEST_SHARE,
     PRIORITY_PARTS,
     REMEMBERED,
     StoreLimits,
     check_moves,
     check_partition,
     forget_at_once,
+    held_of,
     state_in,
 )
 from edgeseq_core.replay.state import (
@@ -117,6 +128,8 @@ class MemoryStore:
         part: Part = "corrections" if pair.correction else "bulk"
         task.put(key, Stored(name, pair.record, part, task.next_score()))
         owned.note(name, Outcome("waiting", key), now_ms)
+        if settings.memory and pair.told:
+            task.remember(pair.told, self._limits.memory_bytes)
         return "accepted"
 
     def _quarantine(
@@ -204,7 +217,61 @@ class MemoryStore:
     def journal(self, task: str, *, after: int = 0) -> list[str]:
         return self.memory.task(task).journal[after:]
 
+    # --- predictor --------------------------------------------------------------------------------
+
+    def recall(self, asked: Sequence[tuple[str, str]]) -> list[Remembered | None]:
+        with self.memory.lock:
+            found = [self.memory.task(t).memory.get(source_digest(s)) for t, s in asked]
+        return [unpack(told) if told else None for told in found]
+
     # --- people -----------------------------------------------------------------------------------
+
+    def reencode(self, task: str, pairs: Sequence[Recoded], *, epochs: Mapping[Role, int]) -> int:
+        with self.memory.lock:
+            owned = self.memory.partition_of(task)
+            t = owned.task(task)
+            for role in ROLES:
+                owned.fence(role, epochs[role])
+            budget = owned.settings.get(task, TaskSettings()).reservoir_bytes
+            found = sum(self._recode(owned, t, pair, budget) for pair in pairs)
+            held = {pair.name for pair in pairs if pair.destination is None}
+            t.memory = {
+                source: told
+                for source, told in t.memory.items()
+                if pair_name(task, *unpack(told)[1:]) not in held
+            }
+            t.shrink_reservoir(budget)
+            return found
+
+    @staticmethod
+    def _recode(owned: PartitionState, t: TaskState, pair: Recoded, budget_bytes: int) -> bool:
+        if pair.origin is None:
+            assert pair.destination is not None
+            if owned.quarantine.pop(pair.name, None) is None:
+                return False
+            name = pair.name[:NAME_BYTES]
+            t.put(pair.key, Stored(name, pair.data, pair.destination, t.next_score()))
+            if owned.outcomes.get(name) == Outcome("quarantined", detail=TOO_LONG):
+                owned.outcomes[name] = Outcome("waiting", pair.key)
+            return True
+        if pair.key not in t.records or t.records[pair.key].part != pair.origin:
+            return False
+        stored = t.take(pair.key)
+        if pair.destination is not None:
+            t.put(pair.key, replace(stored, record=pair.data))
+            if pair.origin == "reservoir" and len(pair.data) <= budget_bytes // LARGEST_SHARE:
+                t.largest_bytes = max(t.largest_bytes, len(pair.data))
+            return True
+        field = pair.name + pair.key.encode() if pair.name in owned.quarantine else pair.name
+        owned.quarantine[field] = pair.data
+        if (known := owned.outcomes.get(pair.name)) is not None and known.key == pair.key:
+            owned.outcomes[pair.name] = Outcome("quarantined", detail=TOO_LONG)
+        return True
+
+    def held_back(self, task: str) -> list[HeldBack]:
+        with self.memory.lock:
+            quarantine = dict(self.memory.partition_of(task).quarantine)
+        return held_of(task, quarantine)
 
     def tasks(self, partition: int) -> dict[str, TaskSettings]:
         return dict(self.memory.partitions[partition].settings)
@@ -214,25 +281,54 @@ class MemoryStore:
             owned = self.memory.partition_of(task)
             owned.settings[task] = settings
             owned.task(task).shrink_reservoir(settings.reservoir_bytes)
+            if not settings.memory:
+                owned.task(task).memory.clear()
 
     def outcome(self, task: str, producer: str, pair_id: str) -> PairOutcome | None:
         owned = self.memory.partition_of(task)
         found = owned.outcomes.get(pair_name(task, producer, pair_id))
         return PairOutcome(found.state, found.step, found.detail) if found else None
 
-    def remove(self, task: str, *, producer: str | None = None, pair_id: str | None = None) -> int:
+    def remove(
+        self,
+        task: str,
+        *,
+        producer: str | None = None,
+        pair_id: str | None = None,
+        purge: str = "",
+    ) -> int:
         def wanted(names: tuple[str, str]) -> bool:
             return producer in (None, names[0]) and pair_id in (None, names[1])
 
         with self.memory.lock:
             owned = self.memory.partition_of(task)
             t = owned.task(task)
-            keys = [key for key, stored in t.records.items() if wanted(owner_of(stored.record))]
-            for key in keys:
-                owned.settle(t.take(key).name, key, "forgotten")
-            removed = len(keys) + _remove_quarantined(owned, task, wanted)
+            t.memory = {s: told for s, told in t.memory.items() if not wanted(unpack(told)[1:])}
+            fresh, taken = list[str](), list[str]()
+            for key, stored in list(t.records.items()):
+                if wanted(owner_of(stored.record)):
+                    owned.settle(t.take(key).name, key, "forgotten")
+                    (fresh if stored.part in FRESH_PARTS else taken).append(key)
+            t.tainted |= bool(taken)
+            if fresh or taken:
+                t.journal.append(_removal(purge, fresh, taken, 0))
+            t.tainted |= any(
+                wanted(owner_of(one.record)) for one in held_of(task, owned.quarantine)
+            )
+            held = _remove_quarantined(owned, task, wanted)
+            if held:
+                t.journal.append(_removal(purge, [], [], held))
+            removed = len(fresh) + len(taken) + held
             t.forgotten += removed
             return removed
+
+    def add_receipt(self, task: str, receipt: str) -> None:
+        with self.memory.lock:
+            self.memory.task(task).receipts.append(receipt)
+
+    def receipts(self, task: str) -> list[str]:
+        with self.memory.lock:
+            return list(self.memory.task(task).receipts)
 
     def stats(self, task: str) -> BufferStats:
         with self.memory.lock:
@@ -243,7 +339,14 @@ class MemoryStore:
                 learnt=t.learnt,
                 shed=t.shed,
                 forgotten=t.forgotten,
+                remembered=len(t.memory),
+                remembered_bytes=t.memory_bytes,
             )
+
+
+def _removal(purge: str, fresh: Sequence[str], taken: Sequence[str], held: int) -> str:
+    line = {"kind": "remove", "purge": purge, "fresh": sorted(fresh), "taken": sorted(taken)}
+    return json.dumps(line | {"held": held}, separators=(",", ":"))
 
 
 def _stored(task: TaskState, entries: Sequence[tuple[float, str]]) -> list[StoredPair]:

@@ -24,6 +24,7 @@ DIGEST_BYTES = 8
 NAME_BYTES = 16
 _HEADER = struct.Struct("<B8sBQQBBBHH")
 _CORRECTION, _WIDE = 1, 2
+TOO_LONG = "too_long"  # why a change of base holds a pair
 
 
 class _Header(NamedTuple):
@@ -100,7 +101,8 @@ def unpack(data: bytes, digest: bytes) -> PairRecord:
     if header.digest != digest:
         raise StateVersionError(
             f"a stored pair was encoded for base {header.digest.hex()}, this one is "
-            f"{digest.hex()}: start with the base the store was filled under"
+            f"{digest.hex()}: start with the base the store was filled under, or change it "
+            "with `edgeseq base change`"
         )
     letter = "I" if header.flags & _WIDE else "H"
     ids: tuple[int, ...] = struct.unpack(f"<{header.sources + header.targets}{letter}", rest)
@@ -114,6 +116,11 @@ def unpack(data: bytes, digest: bytes) -> PairRecord:
         source_ids=ids[: header.sources],
         target_ids=ids[header.sources :],
     )
+
+
+def digest_of(data: bytes) -> bytes:
+    """The 8-byte digest of vocabulary and base that a record was written under; errors as `unpack`."""
+    return _open(data)[0].digest
 
 
 def owner_of(data: bytes) -> tuple[str, str]:
@@ -178,6 +185,20 @@ def pair_name(task: str, producer: str, pair_id: str) -> bytes:
 def pack_quarantined(names: Sequence[str], reason: str, message: bytes) -> bytes:
     """A held pair: (task, producer, pair id), why it is held, and the message as it arrived."""
     return b"\0".join((*(name.encode() for name in names), reason.encode(), message))
+
+
+def pack_held(names: Sequence[str], key: str, record: bytes) -> bytes:
+    """A stored pair that does not fit a new base, as the quarantine holds it: still in the old words."""
+    return pack_quarantined(names, TOO_LONG, key.encode() + b"\0" + record)
+
+
+def unpack_held(data: bytes) -> tuple[str, str, bytes] | None:
+    """Task, key and record of a pair that `pack_held` made; None for another one."""
+    names, reason, message = unpack_quarantined(data)
+    if reason != TOO_LONG:
+        return None
+    key, record = message.split(b"\0", 1)
+    return names[0], key.decode(), record
 
 
 def unpack_quarantined(data: bytes) -> tuple[tuple[str, str, str], str, bytes]:

@@ -6,7 +6,8 @@ Layout of a task: hash ``records`` holds key -> name digest (16 bytes) and recor
 sorted set of keys, scored by a sequence number (corrections, bulk, recent) or by priority (probe,
 reservoir); hash ``counters`` holds bytes per part and totals; ``state``, ``checkpoints`` and
 ``journal`` are the learner's.  Bytes count records only; a pair takes about 450 more in Redis for
-its key, its part and the memory of its id.
+its key, its part and the memory of its id.  Hash ``memory`` holds source digest -> correction, and
+sorted set ``memory:ages`` the digests, the oldest first; a correction takes about 180 bytes more.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Any, cast
 
 import redis
@@ -22,8 +24,10 @@ from edgeseq_core.errors import FencedError
 from edgeseq_core.keys import Keys, partition_of
 from edgeseq_core.replay.buffer import (
     PARTS,
+    ROLES,
     BufferStats,
     Draw,
+    HeldBack,
     IncomingPair,
     IngestOutcome,
     LearnerState,
@@ -31,12 +35,14 @@ from edgeseq_core.replay.buffer import (
     PairState,
     Part,
     Position,
+    Recoded,
     Role,
     StepCommit,
     StoredPair,
     TaskSettings,
 )
 from edgeseq_core.replay.connection import load_script, store_errors
+from edgeseq_core.replay.recall import Remembered, source_digest, unpack
 from edgeseq_core.replay.record import (
     owner_of,
     pack_quarantined,
@@ -50,6 +56,7 @@ from edgeseq_core.replay.rules import (
     check_moves,
     check_partition,
     forget_at_once,
+    held_of,
 )
 
 _REMOVED_AT_ONCE = 500  # pairs a call; Redis serves others in between
@@ -76,10 +83,12 @@ class RedisStore:
         names = (
             "ingest",
             "note_dead_letter",
+            "forget",
             "draw",
             "read",
             "state",
             "commit",
+            "reencode",
             "set_task",
             "remove",
         )
@@ -144,6 +153,7 @@ class RedisStore:
             limits.max_tasks,
             limits.quarantine_bytes,
             _settings_text(TaskSettings()),
+            limits.memory_bytes,
             len(tasks),
             *tasks,
         ]
@@ -153,7 +163,8 @@ class RedisStore:
                 record = pack_quarantined(names, pair.quarantine, record)
             key = pair_key(position.log, pair.topic, pair.offset)
             part = _PART_NUMBERS["corrections" if pair.correction else "bulk"]
-            args += (tasks[pair.task], pair_name(*names), key, part, pair.quarantine, record)
+            where = (tasks[pair.task], pair_name(*names), key, part)
+            args += (*where, pair.quarantine, record, pair.told)
         script_keys = [
             keys.epoch("consumer"),
             keys.positions,
@@ -170,6 +181,7 @@ class RedisStore:
                 keys.part(task, "bulk"),
                 keys.of_task(task, "records"),
                 keys.of_task(task, "counters"),
+                *_memory_keys(keys, task),
             ]
         what = f"placing {len(pairs)} pairs of {topic} in partition {partition}"
         return [
@@ -262,7 +274,53 @@ class RedisStore:
             lines = self._client.lrange(self._owner(task).of_task(task, "journal"), after, -1)
         return [line.decode() for line in lines]
 
+    # --- predictor --------------------------------------------------------------------------------
+
+    def recall(self, asked: Sequence[tuple[str, str]]) -> list[Remembered | None]:
+        with store_errors("recalling corrections"):
+            pipe = self._client.pipeline(transaction=False)
+            for task, source in asked:
+                pipe.hget(self._owner(task).of_task(task, "memory"), source_digest(source))
+            found = pipe.execute()
+        return [unpack(told) if told else None for told in found]
+
     # --- people -----------------------------------------------------------------------------------
+
+    def reencode(self, task: str, pairs: Sequence[Recoded], *, epochs: Mapping[Role, int]) -> int:
+        keys = self._owner(task)
+        args: list[Any] = [
+            task,
+            *(epochs[role] for role in ROLES),
+            _settings_text(TaskSettings()),
+            LARGEST_SHARE,
+        ]
+        for pair in pairs:
+            origin, destination = (
+                _PART_NUMBERS[part] if part else 0 for part in (pair.origin, pair.destination)
+            )
+            args += (pair.key, origin, destination, pair.name, pair.data)
+        script_keys = [
+            *(keys.epoch(role) for role in ROLES),
+            keys.outcomes,
+            keys.waiting,
+            keys.counters,
+            keys.quarantine,
+            keys.tasks,
+            keys.of_task(task, "counters"),
+            keys.of_task(task, "records"),
+            *(keys.part(task, part) for part in PARTS),
+        ]
+        found = int(self._run("reencode", f"re-encoding pairs of task {task}", script_keys, args))
+        held = {pair.name for pair in pairs if pair.destination is None}
+        if held:
+            self._forget(task, lambda names: pair_name(task, *names) in held)
+        return found
+
+    def held_back(self, task: str) -> list[HeldBack]:
+        held: dict[bytes, bytes] = {}
+        for batch in self._scan(self._owner(task).quarantine):
+            held |= batch
+        return held_of(task, held)
 
     def tasks(self, partition: int) -> dict[str, TaskSettings]:
         with store_errors(f"reading tasks of partition {partition}"):
@@ -276,8 +334,10 @@ class RedisStore:
             keys.of_task(task, "counters"),
             keys.of_task(task, "records"),
             keys.part(task, "reservoir"),
+            *_memory_keys(keys, task),
         ]
-        args = (task, _settings_text(settings), settings.reservoir_bytes, LARGEST_SHARE)
+        text, budget = _settings_text(settings), settings.reservoir_bytes
+        args = (task, text, budget, LARGEST_SHARE, int(settings.memory))
         self._run("set_task", f"changing settings of task {task}", script_keys, args)
 
     def outcome(self, task: str, producer: str, pair_id: str) -> PairOutcome | None:
@@ -290,15 +350,23 @@ class RedisStore:
         state, step, detail, _ = found.decode().split("|", 3)
         return PairOutcome(cast(PairState, state), int(step), detail)
 
-    def remove(self, task: str, *, producer: str | None = None, pair_id: str | None = None) -> int:
+    def remove(
+        self,
+        task: str,
+        *,
+        producer: str | None = None,
+        pair_id: str | None = None,
+        purge: str = "",
+    ) -> int:
         """Forget pairs in batches; a pair that arrives meanwhile may stay."""
 
         def wanted(names: tuple[str, str]) -> bool:
             return producer in (None, names[0]) and pair_id in (None, names[1])
 
+        self._forget(task, wanted)
         removed = 0
         for stored, held in self._matching(task, wanted):
-            removed += self._remove(task, stored, held)
+            removed += self._remove(task, purge, stored, held)
         return removed
 
     def _matching(
@@ -328,7 +396,7 @@ class RedisStore:
             if not cursor:
                 return
 
-    def _remove(self, task: str, stored: list[bytes], held: list[bytes]) -> int:
+    def _remove(self, task: str, purge: str, stored: list[bytes], held: list[bytes]) -> int:
         if not stored and not held:
             return 0
         keys = self._owner(task)
@@ -337,28 +405,54 @@ class RedisStore:
             keys.waiting,
             keys.counters,
             keys.quarantine,
-            keys.of_task(task, "counters"),
-            keys.of_task(task, "records"),
+            *(keys.of_task(task, name) for name in ("counters", "records", "state", "journal")),
             *(keys.part(task, part) for part in PARTS),
         ]
-        args = (task, len(stored), *stored, *held)
+        args = (task, purge, len(stored), *stored, *held)
         return int(self._run("remove", f"forgetting pairs of task {task}", script_keys, args))
+
+    def _forget(self, task: str, wanted: Callable[[tuple[str, str]], bool]) -> None:
+        """Forget corrections that the memory holds."""
+        keys = self._owner(task)
+        memory, ages = _memory_keys(keys, task)
+        for batch in self._scan(memory):
+            gone = [(s, told) for s, told in batch.items() if wanted(unpack(told)[1:])]
+            if gone:
+                script_keys = [keys.of_task(task, "counters"), memory, ages]
+                what = f"forgetting corrections of task {task}"
+                self._run("forget", what, script_keys, list(chain.from_iterable(gone)))
+
+    def add_receipt(self, task: str, receipt: str) -> None:
+        with store_errors(f"storing a receipt of task {task}"):
+            self._client.rpush(self._owner(task).of_task(task, "receipts"), receipt)
+
+    def receipts(self, task: str) -> list[str]:
+        with store_errors(f"reading receipts of task {task}"):
+            found = self._client.lrange(self._owner(task).of_task(task, "receipts"), 0, -1)
+        return [receipt.decode() for receipt in found]
 
     def stats(self, task: str) -> BufferStats:
         keys = self._owner(task)
-        totals = ("learnt", "shed", "forgotten")
+        memory, _ = _memory_keys(keys, task)
+        totals = ("learnt", "shed", "forgotten", "bytes:memory")
         with store_errors(f"reading counters of task {task}"):
             pipe = self._client.pipeline(transaction=False)
             for part in PARTS:
                 pipe.zcard(keys.part(task, part))
+            pipe.hlen(memory)
             names = [*(f"bytes:{part}" for part in PARTS), *totals]
             pipe.hmget(keys.of_task(task, "counters"), names)
-            *pairs, counters = pipe.execute()
+            *pairs, remembered, counters = pipe.execute()
         numbers = [int(value or 0) for value in counters]
+        learnt, shed, forgotten, remembered_bytes = numbers[len(PARTS) :]
         return BufferStats(
-            dict(zip(PARTS, pairs, strict=True)),
-            dict(zip(PARTS, numbers, strict=False)),
-            *numbers[len(PARTS) :],
+            pairs=dict(zip(PARTS, pairs, strict=True)),
+            bytes=dict(zip(PARTS, numbers, strict=False)),
+            learnt=learnt,
+            shed=shed,
+            forgotten=forgotten,
+            remembered=remembered,
+            remembered_bytes=remembered_bytes,
         )
 
 
@@ -369,6 +463,11 @@ def _position_text(position: Position) -> str:
 def _position(text: str) -> Position:
     log, _, offset = text.rpartition("|")
     return Position(log, int(offset))
+
+
+def _memory_keys(keys: Keys, task: str) -> tuple[str, str]:
+    """What a task remembers by source, and the sources by age."""
+    return keys.of_task(task, "memory"), keys.of_task(task, "memory:ages")
 
 
 def _settings_text(settings: TaskSettings) -> str:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgeseq_core.keys import partition_of
-from edgeseq_core.replay.buffer import FRESH_PARTS, IncomingPair, PairState, Part, StepCommit
+from edgeseq_core.replay.buffer import (
+    FRESH_PARTS,
+    HeldBack,
+    IncomingPair,
+    PairState,
+    Part,
+    StepCommit,
+)
+from edgeseq_core.replay.record import unpack_held
 
 SEQUENCED_PARTS: tuple[Part, ...] = ("corrections", "bulk", "recent")  # in order of entry
 PRIORITY_PARTS: tuple[Part, ...] = ("probe", "reservoir")  # in order of priority
@@ -29,6 +38,7 @@ class StoreLimits:
     auto_register: bool = True  # a new task registers itself on its first valid pair
     max_tasks: int = 1000
     quarantine_bytes: int = 8 << 20
+    memory_bytes: int = 1 << 20  # of a task's corrections; the oldest go first
 
 
 def state_in(part: Part) -> PairState:
@@ -36,6 +46,13 @@ def state_in(part: Part) -> PairState:
     if part in FRESH_PARTS:
         return "waiting"
     return "trained" if part == "reservoir" else "held_out"
+
+
+def held_of(task: str, quarantine: Mapping[bytes, bytes]) -> list[HeldBack]:
+    """The pairs of a task that a change of base holds, in the order of their keys."""
+    found = ((field, unpack_held(data)) for field, data in quarantine.items())
+    held = [HeldBack(one[1], field, one[2]) for field, one in found if one and one[0] == task]
+    return sorted(held, key=lambda pair: pair.key)
 
 
 def forget_at_once(pairs: int) -> int:

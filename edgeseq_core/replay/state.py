@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from edgeseq_core.errors import FencedError
 from edgeseq_core.keys import partition_of
 from edgeseq_core.replay.buffer import FRESH_PARTS, PARTS, PairState, Part, Position, TaskSettings
+from edgeseq_core.replay.recall import SOURCE_BYTES
 from edgeseq_core.replay.rules import LARGEST_SHARE
 
 
@@ -48,6 +49,7 @@ class TaskState:
     forgotten: int = 0
     threshold: float = 1.0  # priorities from here on are not sampled
     largest_bytes: int = 0  # the largest record the reservoir was offered
+    memory: dict[bytes, bytes] = field(default_factory=dict)  # source -> correction, oldest first
     # --- learner
     step: int = 0
     branch: int = 0
@@ -65,6 +67,11 @@ class TaskState:
     pinned_ms: int | None = None
     chosen: str | None = None  # what a person promoted, rolled back to or pinned last
     reference: str | None = None  # what the gate compared the latest offer with
+    base: str | None = None  # digest of the base it was changed to
+    tainted: bool = False  # a pair that its learner had taken was forgotten
+    purging: str | None = None  # the champion that may have learnt it, until a clean one is offered
+    receipts: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)  # base -> champion when it was restarted
 
     def next_score(self) -> float:
         self.sequence += 1
@@ -106,6 +113,18 @@ class TaskState:
             self.take(key)
             self.threshold = priority  # all that is left is below it
 
+    @property
+    def memory_bytes(self) -> int:
+        return sum(SOURCE_BYTES + len(told) for told in self.memory.values())
+
+    def remember(self, told: bytes, budget_bytes: int) -> None:
+        """Keep a correction as its source's latest; the oldest make room."""
+        source = told[:SOURCE_BYTES]
+        self.memory.pop(source, None)
+        self.memory[source] = told[SOURCE_BYTES:]
+        while self.memory_bytes > budget_bytes:
+            del self.memory[next(iter(self.memory))]
+
     def drop_checkpoint(self, step: int) -> None:
         """Delete a checkpoint unless the learner or a kept snapshot stands on it."""
         if step != self.step and step not in self.kept.values():
@@ -124,6 +143,7 @@ class PartitionState:
     seen_ms: dict[bytes, int] = field(default_factory=dict)
     quarantine: dict[bytes, bytes] = field(default_factory=dict)
     champions: dict[str, str] = field(default_factory=dict)
+    relearning: dict[str, int] = field(default_factory=dict)  # task -> branch
     tasks: dict[str, TaskState] = field(default_factory=dict)
 
     def task(self, task: str) -> TaskState:

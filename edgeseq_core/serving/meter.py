@@ -14,13 +14,13 @@ class Meter:
     """Counts nothing; a service passes a subclass that does."""
 
     def request(self, task: str | None, outcome: str) -> None:
-        """A reply was made: "answered", "abstained", "repeated", or an error code."""
+        """A reply was made: "answered", "remembered", "abstained", "repeated", or an error code."""
 
     def latency(self, stage: Stage, seconds: float) -> None:
         """How long an answered request spent in a stage."""
 
     def batch(self, rows: int) -> None:
-        """A batch went to the engine."""
+        """A batch is answered together."""
 
     def queue(self, depth: Mapping[Priority, int]) -> None:
         """Waiting requests by priority."""

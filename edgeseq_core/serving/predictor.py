@@ -6,7 +6,7 @@ Knows no Kafka.  One thread calls `answer`; `refuse` may be called from any.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -17,6 +17,7 @@ from edgeseq_core.errors import MessageError
 from edgeseq_core.messages import (
     ErrorCode,
     Hypothesis,
+    PairName,
     Priority,
     Reply,
     ReplyError,
@@ -26,8 +27,10 @@ from edgeseq_core.messages import (
     decode,
     encode,
 )
+from edgeseq_core.replay.recall import Remembered
 from edgeseq_core.serving.meter import Meter
 from edgeseq_core.serving.queued import PRIORITIES, Origin, QueuedRequest, expires_at_s
+from edgeseq_core.serving.recall import Asked
 from edgeseq_core.serving.replies import ReplyCache, fingerprint, pack, unpack
 from edgeseq_core.settings import PredictorSettings
 
@@ -58,12 +61,13 @@ class _Question:
 class Predictor:
     """Answers batches of requests with one engine."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it asks, each replaceable
         self,
         engine: Engine,
         *,
         cache: ReplyCache,
         clock: Clock,
+        recall: Callable[[Sequence[Asked]], Mapping[Asked, Remembered]] = lambda _asked: {},
         abstain_below: Callable[[str], float] = lambda _task: 0.0,
         is_cancelled: Callable[[str], bool] = lambda _request_id: False,
         cannot_load: Callable[[str], bool] = lambda _task: False,
@@ -73,6 +77,7 @@ class Predictor:
         self._engine = engine
         self._cache = cache
         self._clock = clock
+        self._recall = recall
         self._abstain_below = abstain_below
         self._is_cancelled = is_cancelled
         self._cannot_load = cannot_load
@@ -213,7 +218,8 @@ class Predictor:
             self._repeat(_Question(question.first, question.key, list(askers)), entry, replies)
 
     def _count(self, queued: QueuedRequest, reply: Reply) -> None:
-        self._meter.request(reply.task, "abstained" if reply.abstained else "answered")
+        outcome = "remembered" if reply.memory else "abstained" if reply.abstained else "answered"
+        self._meter.request(reply.task, outcome)
         self._meter.latency("queue", reply.timings.queue_ms / 1000)
         self._meter.latency("compute", reply.timings.compute_ms / 1000)
         self._meter.latency("total", self._since_ms(queued.received_s) / 1000)
@@ -224,16 +230,20 @@ class Predictor:
         try:
             batch = self._named(batch)
             known = [queued for queued in batch if queued.request.task is not None]
-            made = self._generate(known) if known else []
+            told = self._told(known)
+            rows = [q for q in known if q not in told or q.request.n_best > 1]
+            made = dict(zip(rows, self._generate(rows) if rows else (), strict=True))
+            compute_ms = self._since_ms(begun_s)
+            replies = {
+                q.request_id: self._reply(
+                    q, made.get(q), told.get(q), self._timings(q, begun_s, compute_ms)
+                )
+                for q in known
+            }
         except Exception as error:
             if len(batch) > 1:  # one row must not spoil the others
                 return {k: r for q in batch for k, r in self._compute([q], begun_s).items()}
             return {batch[0].request_id: self._failed(batch[0], error)}
-        compute_ms = self._since_ms(begun_s)
-        replies = {
-            queued.request_id: self._reply(queued, one, begun_s=begun_s, compute_ms=compute_ms)
-            for queued, one in zip(known, made, strict=True)
-        }
         for queued in batch:
             if queued.request.task is None:
                 replies[queued.request_id] = self.error(queued, "missing_task", _unclear(queued))
@@ -244,6 +254,12 @@ class Predictor:
         nameless = [str(q.request.source) for q in batch if q.request.task is None]
         inferred = iter(self._engine.infer(nameless) if nameless else ())
         return [q if q.request.task is not None else q.of(next(inferred)) for q in batch]
+
+    def _told(self, batch: Sequence[QueuedRequest]) -> dict[QueuedRequest, Remembered]:
+        """What the sources were corrected to, where that is remembered."""
+        asked = {queued: (str(queued.request.task), str(queued.request.source)) for queued in batch}
+        known = self._recall(list(asked.values()))
+        return {queued: known[one] for queued, one in asked.items() if one in known}
 
     def _generate(self, batch: Sequence[QueuedRequest]) -> list[Generation]:
         def stop(row: int) -> Stop | None:
@@ -269,27 +285,59 @@ class Predictor:
         return self.error(queued, "internal", f"{type(error).__name__} while computing")
 
     def _reply(
-        self, queued: QueuedRequest, made: Generation, *, begun_s: float, compute_ms: float
+        self,
+        queued: QueuedRequest,
+        made: Generation | None,
+        told: Remembered | None,
+        timings: Timings,
     ) -> Reply:
-        task = str(queued.request.task)
-        if made.stop in STOPPED:
+        if made is not None and made.stop in STOPPED:
             return self.error(queued, *STOPPED[made.stop])
+        if told is not None:
+            return self._remembered(queued, told, made, timings)
+        assert made is not None  # what nobody told was generated
+        task = str(queued.request.task)
         confidence = min(1.0, max(0.0, made.confidence))
-        answers = (Answer(made.target, made.confidence), *made.others)
         return Reply(
             request_id=queued.request_id,
             task=task,
-            hypotheses=[Hypothesis(target=a.target, score=_score(a.confidence)) for a in answers],
+            hypotheses=_hypotheses(made),
             confidence=confidence,
             # A cut answer is no answer: it abstains, whatever the confidence in its beginning.
             abstained=made.stop == "length" or confidence < self._abstain_below(task),
             snapshot_id=made.snapshot_id,
             task_confidence=queued.inferred.confidence if queued.inferred else None,
-            timings=Timings(
-                queue_ms=max(0.0, (begun_s - queued.received_s) * 1000),
-                compute_ms=compute_ms,
-                total_ms=self._since_ms(queued.received_s),
-            ),
+            timings=timings,
+        )
+
+    def _remembered(
+        self, queued: QueuedRequest, told: Remembered, made: Generation | None, timings: Timings
+    ) -> Reply:
+        """What the source was corrected to, then the model's answers where more were asked for.
+
+        It has no confidence, which is the model's, and so does not abstain; cut answers are left out.
+        """
+        task, n_best = str(queued.request.task), queued.request.n_best
+        snapshot_id = made.snapshot_id if made else self._engine.snapshot_id(task)
+        if snapshot_id is None:
+            raise KeyError(task)  # as the engine does
+        further = [] if made is None or made.stop == "length" else _hypotheses(made)
+        others = [one for one in further if one.target != told.target]
+        return Reply(
+            request_id=queued.request_id,
+            task=task,
+            hypotheses=[Hypothesis(target=told.target, score=None), *others[: n_best - 1]],
+            snapshot_id=snapshot_id,
+            task_confidence=queued.inferred.confidence if queued.inferred else None,
+            memory=PairName(producer=told.producer, pair_id=told.pair_id),
+            timings=timings,
+        )
+
+    def _timings(self, queued: QueuedRequest, begun_s: float, compute_ms: float) -> Timings:
+        return Timings(
+            queue_ms=max(0.0, (begun_s - queued.received_s) * 1000),
+            compute_ms=compute_ms,
+            total_ms=self._since_ms(queued.received_s),
         )
 
     def _since_ms(self, moment_s: float) -> float:
@@ -301,6 +349,11 @@ def _unclear(queued: QueuedRequest) -> str:
     if queued.inferred is not None and queued.inferred.between:
         return f"the source may belong to {' or '.join(queued.inferred.between)}; name its task"
     return "the source is unlike what any task here was taught; name its task"
+
+
+def _hypotheses(made: Generation) -> list[Hypothesis]:
+    answers = (Answer(made.target, made.confidence), *made.others)
+    return [Hypothesis(target=a.target, score=_score(a.confidence)) for a in answers]
 
 
 def _score(confidence: float) -> float:

@@ -14,19 +14,15 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import redis
-import structlog
 
 from edgeseq_core.clock import Clock
-from edgeseq_core.errors import StoreError
 from edgeseq_core.keys import reply_key
 from edgeseq_core.messages import Request
 from edgeseq_core.replay.connection import store_errors
 from edgeseq_core.serving.meter import Meter
-
-log = structlog.get_logger(__name__)
+from edgeseq_core.serving.patience import Patience
 
 FINGERPRINT_BYTES = 16
-RETRY_AFTER_S = 1.0  # how long a store that failed is left alone
 
 
 class ReplyCache(Protocol):
@@ -127,48 +123,26 @@ class SteadyReplyCache:
     ) -> None:
         self._shared = shared
         self._local = local
-        self._clock = clock
         self._meter = meter or Meter()
-        self._retry_s = 0.0
-        self.failure: StoreError | None = None  # the last one, until the shared cache works again
+        self._patience = Patience(clock, lost="replies are remembered only in this process")
 
     def lookup(self, request_ids: Sequence[str]) -> dict[str, bytes]:
         """The entries that exist here or there."""
         if not request_ids:
             return {}
-        shared: dict[str, bytes] = {}
-        if self._try_now():
-            try:
-                shared = self._shared.lookup(request_ids)
-                self.failure = None
-            except StoreError as error:
-                self._failed(error)
-        return {**self._local.lookup(request_ids), **shared}
+        shared = self._patience.ask(lambda: self._shared.lookup(request_ids))
+        return {**self._local.lookup(request_ids), **(shared or {})}
 
     def settle(self, entries: Mapping[str, bytes]) -> dict[str, bytes]:
         """Store there and here; what is there already counts."""
         if not entries:
             return {}
-        if self._try_now():
-            try:
-                counts = self._shared.settle(entries)
-            except StoreError as error:
-                self._failed(error)
-            else:
-                self.failure = None
-                self._local.settle(counts)
-                return counts
-        self._meter.uncached(len(entries))
-        return self._local.settle(entries)
-
-    def _try_now(self) -> bool:
-        return self.failure is None or self._clock.monotonic() >= self._retry_s
-
-    def _failed(self, error: StoreError) -> None:
-        if self.failure is None:
-            log.warning("replies are remembered only in this process", reason=str(error))
-        self.failure = error
-        self._retry_s = self._clock.monotonic() + RETRY_AFTER_S
+        counts = self._patience.ask(lambda: self._shared.settle(entries))
+        if counts is None:
+            self._meter.uncached(len(entries))
+            return self._local.settle(entries)
+        self._local.settle(counts)
+        return counts
 
 
 def fingerprint(request: Request) -> bytes:

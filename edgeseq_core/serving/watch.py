@@ -54,6 +54,8 @@ class SnapshotWatch:
         self._settings_due_s = 0.0
         self._failures: dict[str, _Failure] = {}
         self._serving: dict[str, SnapshotRecord] = {}
+        self._passed: dict[str, str] = {}  # the champion of another base that was passed over
+        self._foreign: dict[str, str] = {}  # task -> the base that it was said of
         self._newest_step: dict[str, int] = {}  # of the snapshots whose freshness was observed
         self._store_failed = False
         self.ready = False  # every champion of a first complete poll was looked at
@@ -66,9 +68,13 @@ class SnapshotWatch:
         """The confidence under which a reply of the task abstains."""
         return self.settings(task).abstain_below
 
+    def has_memory(self, task: str) -> bool:
+        """Whether the task's corrected sources are answered from memory."""
+        return self.settings(task).memory
+
     def cannot_load(self, task: str) -> bool:
-        """Whether the task has a champion that failed to load the last time."""
-        return task in self._failures
+        """Whether the task has a champion that failed to load the last time, or is of another base."""
+        return task in self._failures or task in self._passed
 
     def run(self, stop: threading.Event, *, poll_ms: float, beat: Callable[[], None]) -> None:
         """Poll until ``stop`` is set; an unreachable store is waited for, what serves stays."""
@@ -89,9 +95,11 @@ class SnapshotWatch:
         champions = self._registry.champions(self._partitions)
         swapped = []
         for task, snapshot_id in champions.items():
-            if self._engine.snapshot_id(task) != snapshot_id and self._swap(task, snapshot_id):
+            looked_at = snapshot_id in (self._engine.snapshot_id(task), self._passed.get(task))
+            if not looked_at and self._swap(task, snapshot_id):
                 swapped.append(snapshot_id)
-        for task in (self._serving.keys() | self._failures.keys()) - champions.keys():
+        known = self._serving.keys() | self._failures.keys() | self._passed.keys()
+        for task in known - champions.keys():
             self._drop(task)
         if self._clock.monotonic() >= self._settings_due_s:
             self._refresh()
@@ -106,6 +114,9 @@ class SnapshotWatch:
             return False
         try:
             record = self._registry.record(task, snapshot_id)
+            if record.manifest.base != self._engine.base_digest:
+                self._wait_for_base(record.manifest)
+                return False
             payload = self._registry.payload(record.manifest)
             self._verify(record.manifest, task, snapshot_id, payload)
             self._engine.swap(task, snapshot_id, payload)
@@ -114,7 +125,8 @@ class SnapshotWatch:
         except Exception as error:
             self._failed(task, snapshot_id, error, failure.wait_s if failure and known_bad else 0.0)
             return False
-        self._failures.pop(task, None)
+        for notes in (self._failures, self._passed, self._foreign):
+            notes.pop(task, None)
         former = self._serving.get(task)
         self._serving[task] = record
         self._meter.swap(task)
@@ -127,13 +139,26 @@ class SnapshotWatch:
     ) -> None:
         if manifest.task != task or manifest.snapshot_id != snapshot_id:
             raise SnapshotError(f"the manifest under {snapshot_id} describes another snapshot")
-        if manifest.base != self._engine.base_digest:
-            raise SnapshotError(
-                f"snapshot {snapshot_id} belongs to base {manifest.base[:12]}, this predictor holds"
-                f" {self._engine.base_digest[:12]}; start it with the same base as the learner"
-            )
         if payload_digest(payload) != manifest.payload_digest:
             raise SnapshotError(f"the bytes of snapshot {snapshot_id} do not match their manifest")
+
+    def _wait_for_base(self, manifest: SnapshotManifest) -> None:
+        """What serves stays until this predictor is started with the base, or the base is changed back."""
+        task = manifest.task
+        self._failures.pop(task, None)
+        self._passed[task] = manifest.snapshot_id
+        if self._foreign.get(task) == manifest.base:
+            return
+        self._foreign[task] = manifest.base
+        self._meter.swap_failed(task)
+        log.warning(
+            "the champion belongs to another base; what serves stays: start with its base",
+            task=task,
+            snapshot_id=manifest.snapshot_id,
+            base=manifest.base[:12],
+            own_base=self._engine.base_digest[:12],
+            serving=self._engine.snapshot_id(task),
+        )
 
     def _failed(self, task: str, snapshot_id: str, error: Exception, waited_s: float) -> None:
         wait_s = min(RETRY_MOST_S, max(RETRY_FIRST_S, 2 * waited_s))
@@ -149,8 +174,8 @@ class SnapshotWatch:
 
     def _drop(self, task: str) -> None:
         self._engine.drop(task)
-        self._serving.pop(task, None)
-        self._failures.pop(task, None)
+        for notes in (self._serving, self._failures, self._passed, self._foreign):
+            notes.pop(task, None)
         log.warning("a task has no champion any more and is not served", task=task)
 
     # --- what people see --------------------------------------------------------------------------

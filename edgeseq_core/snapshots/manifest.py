@@ -46,7 +46,7 @@ class SnapshotManifest(BaseModel):
     payload_digest: str  # sha256 of the int8 bytes
     payload_bytes: int
     checkpoint_digest: str
-    config: dict[str, Any]  # learner settings that shaped it
+    config: dict[str, Any]  # learner settings that shaped it; "calibration": its shape
 
     @property
     def snapshot_id(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from edgeseq_core.errors import FencedError
+from edgeseq_core.errors import FencedError, SnapshotError
 from edgeseq_core.replay.state import MemoryState, PartitionState, TaskState
 from edgeseq_core.snapshots.lineage import descends_from
 from edgeseq_core.snapshots.manifest import SnapshotManifest, SnapshotRecord
@@ -14,11 +14,12 @@ from edgeseq_core.snapshots.payloads import (
     check_offer,
     missing,
     promotion_ms,
+    purge_line,
     thinned,
     verified,
     wants_to_serve,
 )
-from edgeseq_core.snapshots.registry import Offer, TaskStatus
+from edgeseq_core.snapshots.registry import Offer, Purge, Restart, TaskStatus
 
 
 class MemoryRegistry:
@@ -44,24 +45,24 @@ class MemoryRegistry:
             t = owned.task(offer.task)
             owned.fence("learner", offer.epoch)
             _fence_champion(owned, offer.task, offer.expected_champion)
-            if t.branch != offer.branch:
-                raise FencedError(
-                    f"the branch of task {offer.task} is {t.branch}, not {offer.branch}"
-                )
+            _fence_branch(t, offer.task, offer.branch)
             t.reference, snapshot_id = offer.reference, manifest.snapshot_id
+            owned.relearning.pop(offer.task, None)
             t.payloads[snapshot_id] = offer.payload
             t.kept[snapshot_id] = manifest.step
             t.manifests.setdefault(snapshot_id, offer.record.model_dump_json())
             t.journal.append(offer.journal)
-            if wants_to_serve(offer) and t.pinned_ms is None:
+            serves = wants_to_serve(offer) and t.pinned_ms is None
+            if serves:
                 self._serve(owned, offer.task, snapshot_id, promotion_ms(offer.record))
-                return True
-            if snapshot_id not in t.promotions:
+            elif snapshot_id not in t.promotions:
                 if snapshot_id in t.held:
                     t.held.remove(snapshot_id)
                 t.held.append(snapshot_id)
                 self._drop_held(owned, offer.task)
-            return False
+            if t.purging is not None:
+                _end(owned, t, offer.task)
+            return serves
 
     def champions(self, partitions: Sequence[int]) -> dict[str, str]:
         with self._memory.lock:
@@ -75,7 +76,8 @@ class MemoryRegistry:
         with self._memory.lock:
             owned = self._memory.partition_of(task)
             t = owned.task(task)
-            return TaskStatus(owned.champions.get(task), t.pinned_ms is not None, t.branch)
+            champion, pinned = owned.champions.get(task), t.pinned_ms is not None
+            return TaskStatus(champion, pinned, t.branch, t.base, t.tainted, t.purging is not None)
 
     def record(self, task: str, snapshot_id: str) -> SnapshotRecord:
         with self._memory.lock:
@@ -111,6 +113,7 @@ class MemoryRegistry:
             owned = self._memory.partition_of(task)
             t = owned.task(task)
             _fence_champion(owned, task, expected_champion)
+            _fence_base(t, task, snapshot_id)
             if snapshot_id not in t.kept:
                 raise missing(f"the bytes of snapshot {snapshot_id} are not kept")
             t.journal.append(journal)
@@ -130,6 +133,7 @@ class MemoryRegistry:
             owned = self._memory.partition_of(task)
             t = owned.task(task)
             _fence_champion(owned, task, expected_champion)
+            _fence_base(t, task, snapshot_id)
             step = _way_back(t, snapshot_id)
             abandoned = t.step
             t.chosen, t.pinned_ms, t.step, t.branch = snapshot_id, now_ms, step, t.branch + 1
@@ -137,6 +141,68 @@ class MemoryRegistry:
             t.journal.append(journal)
             t.drop_checkpoint(abandoned)
             self._serve(owned, task, snapshot_id, now_ms)
+
+    def restart(self, restart: Restart) -> None:
+        task, snapshot_id = restart.task, restart.snapshot_id
+        with self._memory.lock:
+            owned = self._memory.partition_of(task)
+            t = owned.task(task)
+            _fence_champion(owned, task, restart.expected_champion)
+            _fence_branch(t, task, restart.branch)
+            step = 0 if snapshot_id is None else t.kept.get(snapshot_id)
+            if step is None:
+                raise missing(f"the bytes of snapshot {snapshot_id} are not kept")
+            abandoned = t.step
+            t.step, t.branch = step, t.branch + 1
+            if (champion := restart.expected_champion) is not None:
+                t.left[_record(t, champion).manifest.base] = champion
+            if restart.base is not None:
+                t.base, t.pinned_ms = restart.base, None
+            t.forks.append((t.last_step, abandoned if snapshot_id is None else step))
+            t.journal.append(restart.journal)
+            t.drop_checkpoint(abandoned)
+            owned.relearning.pop(task, None)
+            if snapshot_id is None and t.last_step:
+                owned.relearning[task] = t.branch
+            elif snapshot_id is not None:
+                self._serve(owned, task, snapshot_id, restart.now_ms)
+
+    def purge(self, purge: Purge) -> None:
+        task = purge.task
+        with self._memory.lock:
+            owned = self._memory.partition_of(task)
+            t = owned.task(task)
+            _fence_champion(owned, task, purge.expected_champion)
+            _fence_branch(t, task, purge.branch)
+            t.forks.append((t.last_step, t.step))
+            t.step, t.branch = 0, t.branch + 1
+            dropped, t.purging = sorted(t.kept), purge.expected_champion
+            t.pinned_ms = t.chosen = t.reference = None
+            t.tainted = False
+            t.left.clear()
+            t.checkpoints.clear()
+            for snapshot_id in set(t.kept) - {t.purging}:
+                del t.kept[snapshot_id], t.payloads[snapshot_id]
+            t.promotions = [one for one in t.promotions if one == t.purging]
+            t.held.clear()
+            owned.relearning.pop(task, None)
+            if t.parts["reservoir"]:
+                owned.relearning[task] = t.branch
+            elif t.purging is not None:
+                _end(owned, t, task)
+            t.journal.append(purge_line(purge, dropped))
+
+    def left(self, task: str, base: str) -> str | None:
+        with self._memory.lock:
+            return self._memory.task(task).left.get(base)
+
+    def relearning(self, partitions: Sequence[int]) -> dict[str, int]:
+        with self._memory.lock:
+            return {
+                task: branch
+                for partition in partitions
+                for task, branch in self._memory.partitions[partition].relearning.items()
+            }
 
     def pin(self, task: str, pinned: bool, *, now_ms: int, journal: str) -> None:
         with self._memory.lock:
@@ -176,15 +242,44 @@ class MemoryRegistry:
             _drop(t, dropped)
 
     def _spared(self, owned: PartitionState, task: str) -> set[str | None]:
-        """The champion, what a person chose last, and what the gate compares with."""
+        """The champion, what a person chose or left last, and what the gate compares with."""
         t = owned.task(task)
-        return {owned.champions.get(task), t.chosen, t.reference, *self._wanted}
+        named = (owned.champions.get(task), t.chosen, t.reference)
+        return {*named, *t.left.values(), *self._wanted}
 
 
 def _fence_champion(owned: PartitionState, task: str, expected: str | None) -> None:
     champion = owned.champions.get(task)
     if champion != expected:
         raise FencedError(f"the champion of task {task} is {champion}, not {expected}")
+
+
+def _end(owned: PartitionState, t: TaskState, task: str) -> None:
+    """Delete the champion that a purge left, whether or not another serves now."""
+    assert t.purging is not None
+    if owned.champions.get(task) == t.purging:
+        del owned.champions[task]
+    if t.purging in t.kept:
+        del t.kept[t.purging], t.payloads[t.purging]
+        t.promotions.remove(t.purging)
+    t.purging = None
+
+
+def _fence_branch(t: TaskState, task: str, branch: int) -> None:
+    if t.branch != branch:
+        raise FencedError(f"the branch of task {task} is {t.branch}, not {branch}")
+
+
+def _fence_base(t: TaskState, task: str, snapshot_id: str) -> None:
+    """Raises SnapshotError for a snapshot of another base than the task learns on."""
+    if t.base is None or snapshot_id not in t.manifests:
+        return
+    base = _record(t, snapshot_id).manifest.base
+    if base != t.base:
+        raise SnapshotError(
+            f"snapshot {snapshot_id} belongs to base {base[:12]}, task {task} learns on "
+            f"{t.base[:12]}: change the base back first"
+        )
 
 
 def _way_back(t: TaskState, snapshot_id: str) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+import json
+from collections.abc import Container, Mapping, Sequence
 
 from edgeseq_core.errors import SnapshotError
 from edgeseq_core.snapshots.manifest import SnapshotManifest, SnapshotRecord, payload_digest
-from edgeseq_core.snapshots.registry import Offer
+from edgeseq_core.snapshots.registry import Offer, Purge
 
 KEPT_PROMOTIONS = 16  # at most, of what served: bytes and checkpoint kept for the way back
 KEPT_RECENT = 3  # of them the newest, whatever their ages
@@ -76,6 +77,19 @@ def wants_to_serve(offer: Offer) -> bool:
 def promotion_ms(record: SnapshotRecord) -> int:
     """When a snapshot that is promoted as it is offered begins to serve."""
     return record.created_ms if record.promoted_ms is None else record.promoted_ms
+
+
+def purge_line(purge: Purge, snapshots: Sequence[str]) -> str:
+    """The journal's line of a purge, with the snapshots whose bytes it deletes."""
+    line = {
+        "kind": "purge",
+        "purge": purge.purge,
+        "producer": purge.producer,
+        "pair_id": purge.pair_id,
+        "at_ms": purge.now_ms,
+        "snapshots": snapshots,
+    }
+    return json.dumps(line, separators=(",", ":"))
 
 
 def missing(why: str) -> SnapshotError:

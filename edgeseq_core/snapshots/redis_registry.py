@@ -9,7 +9,7 @@ Layout of a task: hashes ``manifests`` (id -> record, kept always; order in list
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import redis
 
@@ -23,10 +23,13 @@ from edgeseq_core.snapshots.payloads import (
     check_offer,
     missing,
     promotion_ms,
+    purge_line,
     verified,
     wants_to_serve,
 )
-from edgeseq_core.snapshots.registry import Offer, TaskStatus
+from edgeseq_core.snapshots.registry import Offer, Purge, Restart, TaskStatus
+
+_STATUS = ["pinned_ms", "branch", "base", "tainted", "purging"]
 
 
 class RedisRegistry:
@@ -44,7 +47,7 @@ class RedisRegistry:
         self._client: Any = client
         self._prefix, self._partitions = prefix, partitions
         self._kept_promotions, self._kept_held = kept_promotions, kept_held
-        names = ("offer", "promote", "rollback", "pin")
+        names = ("offer", "promote", "rollback", "restart", "purge", "pin")
         self._scripts = {n: load_script(client, "edgeseq_core.snapshots", n) for n in names}
 
     def _owner(self, task: str) -> Keys:
@@ -64,6 +67,7 @@ class RedisRegistry:
             keys.epoch("learner"),
             keys.champions,
             *(keys.of_task(task, name) for name in (*before, *after)),
+            keys.relearning,
         ]
         args = (
             task,
@@ -85,26 +89,35 @@ class RedisRegistry:
         return bool(self._run("offer", what, script_keys, args))
 
     def champions(self, partitions: Sequence[int]) -> dict[str, str]:
-        with store_errors("reading champions"):
+        return self._of_partitions(partitions, "champions")
+
+    def _of_partitions(
+        self, partitions: Sequence[int], name: Literal["champions", "relearning"]
+    ) -> dict[str, str]:
+        """A hash of each partition, task -> text, in one round trip."""
+        with store_errors(f"reading {name}"):
             pipe = self._client.pipeline(transaction=False)
             for partition in partitions:
-                pipe.hgetall(Keys(self._prefix, partition).champions)
+                pipe.hgetall(getattr(Keys(self._prefix, partition), name))
             answers = pipe.execute()
-        return {
-            task.decode(): snapshot_id.decode()
-            for answer in answers
-            for task, snapshot_id in answer.items()
-        }
+        return {task.decode(): text.decode() for found in answers for task, text in found.items()}
 
     def status(self, task: str) -> TaskStatus:
         keys = self._owner(task)
         with store_errors(f"reading the status of task {task}"):
             pipe = self._client.pipeline(transaction=False)
             pipe.hget(keys.champions, task)
-            pipe.hmget(keys.of_task(task, "state"), ["pinned_ms", "branch"])
-            champion, (pinned_ms, branch) = pipe.execute()
+            pipe.hmget(keys.of_task(task, "state"), _STATUS)
+            champion, (pinned_ms, branch, base, tainted, purging) = pipe.execute()
         serving = champion.decode() if champion is not None else None
-        return TaskStatus(serving, pinned_ms is not None, int(branch or 0))
+        return TaskStatus(
+            serving,
+            pinned_ms is not None,
+            int(branch or 0),
+            base.decode() if base else None,
+            tainted is not None,
+            purging is not None,
+        )
 
     def record(self, task: str, snapshot_id: str) -> SnapshotRecord:
         keys = self._owner(task)
@@ -167,8 +180,51 @@ class RedisRegistry:
     def _serving_keys(self, task: str) -> list[str]:
         keys = self._owner(task)
         before = ("state", "checkpoints", "kept", "journal", "payloads")
-        names = (*before, "promotions", "held", "promoted")
+        names = (*before, "promotions", "held", "promoted", "manifests")
         return [keys.champions, *(keys.of_task(task, name) for name in names)]
+
+    def restart(self, restart: Restart) -> None:
+        task, keys = restart.task, self._owner(restart.task)
+        script_keys = [
+            *self._serving_keys(task),
+            keys.of_task(task, "forks"),
+            keys.relearning,
+        ]
+        args = (
+            task,
+            restart.branch,
+            restart.expected_champion or "",
+            restart.now_ms,
+            restart.journal,
+            self._kept_promotions,
+            restart.base or "",
+            restart.snapshot_id or "",
+        )
+        self._run("restart", f"restarting the learner of task {task}", script_keys, args)
+
+    def purge(self, purge: Purge) -> None:
+        task, keys = purge.task, self._owner(purge.task)
+        script_keys = [
+            *self._serving_keys(task),
+            keys.of_task(task, "forks"),
+            keys.relearning,
+            keys.part(task, "reservoir"),
+        ]
+        before, after = purge_line(purge, ["ids"]).split('"ids"')
+        args = (task, purge.branch, purge.expected_champion or "", before, after)
+        self._run("purge", f"purging task {task}", script_keys, args)
+
+    def left(self, task: str, base: str) -> str | None:
+        with store_errors(f"reading the status of task {task}"):
+            state = self._owner(task).of_task(task, "state")
+            found = self._client.hget(state, f"champion:{base}")
+        return found.decode() if found is not None else None
+
+    def relearning(self, partitions: Sequence[int]) -> dict[str, int]:
+        return {
+            task: int(branch)
+            for task, branch in self._of_partitions(partitions, "relearning").items()
+        }
 
     def pin(self, task: str, pinned: bool, *, now_ms: int, journal: str) -> None:
         keys = self._owner(task)

@@ -14,6 +14,7 @@ from edgeseq_core.clock import Clock
 from edgeseq_core.errors import MessageError
 from edgeseq_core.messages import MAX_MESSAGE_BYTES, Control, Feedback, Pair, decode
 from edgeseq_core.messages.fields import Identifier, TaskName
+from edgeseq_core.replay import recall
 from edgeseq_core.replay.buffer import IncomingPair
 from edgeseq_core.replay.record import PairRecord, pack
 from edgeseq_core.streams.dead_letters import Letter, Record, header
@@ -99,7 +100,7 @@ class Intake:
 
     def _pair(self, record: Record, message: Pair | Feedback, now_ms: int) -> IncomingPair:
         correction = isinstance(message, Feedback)
-        source = message.source
+        source, told = message.source, b""
         if isinstance(source, str):
             quarantine = ""
             stored = pack(
@@ -115,6 +116,9 @@ class Intake:
                 ),
                 self._digest,
             )
+            if correction:
+                said = recall.Remembered(message.target, message.producer, message.pair_id)
+                told = recall.pack(source, said)
         else:
             quarantine, stored = SERIES_REASON, record.value or b""
         return IncomingPair(
@@ -127,6 +131,7 @@ class Intake:
             correction=correction,
             record=stored,
             quarantine=quarantine,
+            told=told,
         )
 
     def _tokens(self, side: str, text: str) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import TopicAlreadyExistsError, for_code
 
 from edgeseq_core.errors import BrokerError, ConfigError
@@ -13,6 +14,7 @@ from edgeseq_core.streams.connect import MAX_REQUEST_BYTES, broker_errors, open_
 
 REQUEST_PARTITIONS = 8
 REPLY_PARTITIONS = 16
+AGES = ("retention.ms", "segment.ms")
 DEAD_LETTER_RETENTION_MS = 30 * 86_400_000
 
 
@@ -63,6 +65,35 @@ def create_topics(kafka: KafkaSettings, *, timeout_s: float = 15.0) -> list[str]
     for spec in specs.values():
         _check(spec, len(present[spec.name]["partitions"]), kafka)
     return created
+
+
+def kept_ms(kafka: KafkaSettings) -> int | None:
+    """How long the broker may keep a pair: retention and the age at which a segment is closed.
+
+    None where it keeps pairs for ever, or cannot be asked (the embedded broker hangs up).
+    """
+    topics = Topics(kafka.topic_prefix)
+    asked = [
+        ConfigResource(ConfigResourceType.TOPIC, name, configs=dict.fromkeys(AGES))
+        for name in (topics.pairs, topics.feedback)
+    ]
+    try:
+        admin = open_admin(kafka, client_id="edgeseq-topics")
+        try:
+            with broker_errors(kafka, "asking how long topics are kept"):
+                answer = admin.describe_configs(asked, config_filter="all")
+        finally:
+            admin.close()
+    except BrokerError:
+        return None
+    ages = [
+        [int((found.get(name) or {}).get("value") or -1) for name in AGES]
+        for topics_of in answer.values()
+        for found in topics_of.values()
+    ]
+    if len(ages) < len(asked) or any(age < 0 for pair in ages for age in pair):
+        return None
+    return max(map(sum, ages))
 
 
 def _create(admin: object, spec: TopicSpec) -> bool:

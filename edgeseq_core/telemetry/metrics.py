@@ -141,6 +141,14 @@ class LearnerMetrics(_Metrics):
         )
         self.drift_flag = self._gauge("drift_flag", "1 while a drift is recent.", "task")
         self.drifts = self._counter("drifts_total", "Drifts detected.", "task")
+        self.calibration_base_ratio = self._gauge(
+            "calibration_base_ratio",
+            "A task's calibration as a share of the base, in numbers.",
+            "task",
+        )
+        self.calibrated_encoder_layers = self._gauge(
+            "calibrated_encoder_layers", "Encoder layers that a task's calibration changes.", "task"
+        )
         self.gate = self._counter(
             "gate_total", "Candidates by the gate's verdict.", "task", "verdict"
         )

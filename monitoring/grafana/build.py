@@ -181,7 +181,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Requests by outcome",
-            "Answered, abstained, or a typed error, a second.",
+            "Answered by the model or from memory (remembered), abstained, or a typed error, a second.",
             "ops",
             ((rate("predictor_requests_total", "outcome"), "{{outcome}}"),),
             ZERO,

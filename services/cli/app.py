@@ -12,7 +12,20 @@ from cyclopts import App, CycloptsError
 from edgeseq_core import __version__
 from edgeseq_core.errors import EdgeSeqError
 
-from . import config, learn, pairs, predict, pretrain, run, size, snapshots, tasks
+from . import (
+    base,
+    bench,
+    config,
+    learn,
+    pairs,
+    predict,
+    pretrain,
+    purge,
+    run,
+    size,
+    snapshots,
+    tasks,
+)
 from .options import OPERATE, RESEARCH, RUN, USE
 from .output import report
 
@@ -39,13 +52,15 @@ def build() -> App:
                 snapshots.pin,
                 snapshots.unpin,
                 snapshots.rollback,
+                purge.purge,
+                purge.receipts,
             ),
         ),
-        (RESEARCH, (learn.learn, pretrain.pretrain, pretrain.prune, size.size)),
+        (RESEARCH, (learn.learn, pretrain.pretrain, pretrain.prune, size.size, bench.report)),
     ):
         for command in commands:
             app.command(command, group=group)
-    for commands_of in (tasks.app, pairs.dlq, config.app):
+    for commands_of in (tasks.app, pairs.dlq, base.app, config.app, bench.app):
         app.command(commands_of)
     return app
 

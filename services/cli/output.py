@@ -64,3 +64,8 @@ def when(wall_ms: int | None) -> str:
     from datetime import datetime
 
     return datetime.fromtimestamp(wall_ms / 1000).strftime("%m-%d %H:%M:%S")
+
+
+def percent(of_base: float | None) -> str:
+    """A calibration's size for people; snapshots of before do not tell it."""
+    return "" if of_base is None else f"{of_base:.1f} %"

@@ -23,13 +23,16 @@ class TaskOverview:
     waiting_bulk: int
     buffer_pairs: dict[str, int]  # by part
     buffer_bytes: int
+    remembered: int  # corrected sources that are answered from memory
     learnt: int
     shed: int
     champion: str | None
     pinned: bool
     verdict: str | None
     reasons: tuple[str, ...]
+    percent_of_base: float | None  # numbers that the newest snapshot adds to it
     drift: dict[str, float] | None  # statistic, flag; None when the learner tells nothing
+    relearning: bool  # it began anew, and nothing was offered since
 
 
 def overview(settings: Settings) -> list[TaskOverview]:
@@ -37,33 +40,43 @@ def overview(settings: Settings) -> list[TaskOverview]:
     drifts = _drifts(settings)
     with open_store(settings) as store:
         found = [
-            _task(store, task, waiting.get(task, (0, 0)), drifts.get(task))
+            _task(store, task, waiting.get(task, (0, 0)), drifts.get(task), anew=task in anew)
             for partition in range(store.partitions)
             for waiting in (store.buffer.waiting(partition),)
+            for anew in (store.registry.relearning([partition]),)
             for task in store.buffer.tasks(partition)
         ]
     return sorted(found, key=lambda one: one.task)
 
 
 def _task(
-    store: Store, task: str, waiting: tuple[int, int], drift: dict[str, float] | None
+    store: Store,
+    task: str,
+    waiting: tuple[int, int],
+    drift: dict[str, float] | None,
+    *,
+    anew: bool,
 ) -> TaskOverview:
     stats, status = store.buffer.stats(task), store.registry.status(task)
     newest = store.registry.history(task, last=1)
     gate = newest[0].gate if newest else None
+    size = newest[0].manifest.config.get("calibration", {}) if newest else {}
     return TaskOverview(
         task=task,
         waiting_corrections=waiting[0],
         waiting_bulk=waiting[1],
         buffer_pairs={part: stats.pairs.get(part, 0) for part in PARTS},  # type: ignore[call-overload]
         buffer_bytes=sum(stats.bytes.values()),
+        remembered=stats.remembered,
         learnt=stats.learnt,
         shed=stats.shed,
         champion=status.champion,
         pinned=status.pinned,
         verdict=gate.verdict if gate else None,
         reasons=gate.reasons if gate else (),
+        percent_of_base=size.get("percent_of_base"),
         drift=drift,
+        relearning=anew,
     )
 
 

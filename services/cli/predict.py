@@ -83,6 +83,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
         "confidence": prediction.confidence,
         "abstained": prediction.abstained,
         "snapshot_id": prediction.snapshot_id,
+        "memory": prediction.memory and prediction.memory.model_dump(),
         "error": None if error is None else {"code": error.code, "message": str(error)},
         "request_id": prediction.request_id,
     }
@@ -117,11 +118,11 @@ def _show(prediction: Prediction) -> None:
     if prediction.error is not None:
         say(source, " → ", (str(prediction.error), "red"))
         return
-    confidence = prediction.confidence
-    sure = "" if confidence is None else f"  {confidence:.0%}"
     of_task = prediction.task_confidence
     inferred = "" if of_task is None else f"  task {prediction.task} {of_task:.0%}"
-    made_by = (f"{sure}  {prediction.snapshot_id}{inferred}", "dim")
+    told = prediction.memory
+    memory = "" if told is None else f"  memory of {told.producer} {told.pair_id}"
+    made_by = (f"{_sure(prediction.confidence)}{memory}  {prediction.snapshot_id}{inferred}", "dim")
     if prediction.abstained:
         say(source, " → ", ("abstains", "yellow"), made_by)
         return
@@ -131,5 +132,9 @@ def _show(prediction: Prediction) -> None:
             " " * len(str(prediction.source)),
             "   ",
             hypothesis.target,
-            (f"  {hypothesis.confidence:.0%}", "dim"),
+            (_sure(hypothesis.confidence), "dim"),
         )
+
+
+def _sure(confidence: float | None) -> str:
+    return "" if confidence is None else f"  {confidence:.0%}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from .options import Common
-from .output import emit, say, table
+from .output import emit, percent, say, table
 
 if TYPE_CHECKING:
     from .overview import TaskOverview
@@ -115,7 +115,7 @@ def status(*, common: Common = Common()) -> None:  # noqa: B008 - frozen
     if common.as_json:
         emit({"tasks": [asdict(task) for task in tasks]})
         return
-    columns = ("task", "waiting", "learnt", "buffer", "drift", "gate", "champion")
+    columns = ("task", "waiting", "learnt", "buffer", "of base", "drift", "gate", "champion")
     table(columns, (_row(task) for task in tasks))
 
 
@@ -132,7 +132,8 @@ def _row(task: TaskOverview) -> tuple[str, ...]:
         waiting,
         str(task.learnt),
         f"{task.buffer_bytes / 1024:.0f} KiB",
+        percent(task.percent_of_base),
         drift,
-        task.verdict or "none",
+        "learns anew" if task.relearning else task.verdict or "none",
         champion,
     )

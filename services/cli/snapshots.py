@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from .options import Common, Task
-from .output import emit, say, table, when
+from .output import emit, percent, say, table, when
 
 if TYPE_CHECKING:
     from edgeseq_core.snapshots.manifest import GateReport
@@ -57,12 +57,13 @@ def snapshots(
             record.manifest.snapshot_id,
             when(record.created_ms),
             "yes" if record.promoted_ms else "",
+            percent(record.manifest.config.get("calibration", {}).get("percent_of_base")),
             *_verdict(record.gate),
         )
         for record in records
     ]
     pinned = ", pinned" if status.pinned else ""
-    columns = ("", "snapshot", "created", "served", "gate", "reasons")
+    columns = ("", "snapshot", "created", "served", "of base", "gate", "reasons")
     table(columns, rows, title=f"{task}: champion {status.champion or 'none'}{pinned}")
 
 

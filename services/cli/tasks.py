@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -29,8 +29,12 @@ def list_tasks(*, common: Common = Common()) -> None:  # noqa: B008 - frozen
         for name in names:
             emit({"task": name, **found[name]})
         return
-    columns = ("abstain_below", "reservoir_bytes", "fresh_quota")
-    table(("task", *columns), ((n, *(str(found[n][c]) for c in columns)) for n in names))
+    columns = ("abstain_below", "reservoir_bytes", "fresh_quota", "memory")
+    table(("task", *columns), ((n, *(_shown(found[n][c]) for c in columns)) for n in names))
+
+
+def _shown(value: object) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 @app.command(name="set")
@@ -46,6 +50,10 @@ def set_task(
     ] = None,
     fresh_quota: Annotated[
         int | None, Parameter(help="Waiting pairs above which new ones are shed; 0 is never.")
+    ] = None,
+    memory: Annotated[
+        Literal["on", "off"] | None,
+        Parameter(help="Answer a source at once with what it was last corrected to; off forgets."),
     ] = None,
     common: Common = Common(),  # noqa: B008 - frozen
 ) -> None:
@@ -66,6 +74,7 @@ def set_task(
         "abstain_below": abstain_below,
         "reservoir_bytes": reservoir_bytes,
         "fresh_quota": fresh_quota,
+        "memory": None if memory is None else memory == "on",
     }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     with open_store(common.settings()) as store:
@@ -75,4 +84,39 @@ def set_task(
     if common.as_json:
         emit({"task": task, **asdict(settings)})
     else:
-        say((task, "bold"), ": ", ", ".join(f"{n} {v}" for n, v in asdict(settings).items()))
+        shown = ", ".join(f"{name} {_shown(value)}" for name, value in asdict(settings).items())
+        say((task, "bold"), ": ", shown)
+
+
+@app.command(name="relearn")
+def relearn_task(
+    task: Task,
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="Why; recorded in the journal.")] = "",
+    common: Common = Common(),  # noqa: B008 - frozen
+) -> None:
+    """Let a task learn anew what its buffer holds; its champion serves on meanwhile."""
+    from edgeseq_core.clock import SystemClock
+    from edgeseq_core.errors import ConfigError
+    from edgeseq_core.keys import partition_of
+    from edgeseq_core.learn.relearn import relearn
+
+    from .names import check_task
+    from .store import open_store
+
+    check_task(task)
+    with open_store(common.settings()) as store:
+        if task not in store.buffer.tasks(partition_of(task, store.partitions)):
+            raise ConfigError(f"task {task} is not registered; `edgeseq tasks list` names them")
+        relearn(store.registry, task, clock=SystemClock(), reason=reason)
+        status = store.registry.status(task)
+    if common.as_json:
+        emit({"task": task, "champion": status.champion, "branch": status.branch})
+    else:
+        say(
+            (task, "bold"),
+            " is learnt anew; ",
+            ("edgeseq status", "bold"),
+            " tells when it is done",
+        )

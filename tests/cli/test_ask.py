@@ -20,7 +20,7 @@ from edgeseq_core.messages import (
     StatusQuery,
 )
 from tests.cli.conftest import Run
-from tests.client.responder import TIMINGS, Responder, nearest_task, reply_to
+from tests.client.responder import TIMINGS, Responder, nearest_task, remembered, reply_to
 
 
 def test_predict_prints_one_object_a_source(run: Run, responder: Responder) -> None:
@@ -65,6 +65,18 @@ def test_predict_prints_further_answers_with_their_confidence(
     text = run("predict", "dates", "abc", "--n-best", "2").out
     assert "yes  78%" in text
     assert "no  22%" in text
+
+
+def test_predict_says_what_it_remembered(run: Run, responder: Responder) -> None:
+    (plain,) = run("predict", "dates", "abc", "--json").documents
+    assert plain["memory"] is None
+    responder.answer = remembered
+    (told,) = run("predict", "dates", "abc", "--n-best", "2", "--json").documents
+    assert told["memory"] == {"producer": "desk", "pair_id": "f-1"}
+    assert [one["confidence"] is None for one in told["hypotheses"]] == [True, False]
+    text = run("predict", "dates", "abc", "--n-best", "2").out
+    assert "abc → told  memory of desk f-1  dates-1-abc" in text
+    assert "made  78%" in text
 
 
 def test_predict_infers_the_task_where_it_is_told_to(

@@ -23,6 +23,7 @@ from edgeseq_core.messages import (
     Hypothesis,
     Message,
     Pair,
+    PairName,
     PairStatus,
     Reply,
     ReplyError,
@@ -84,6 +85,14 @@ def nearest_task(message: Message) -> list[Message]:
         error = ReplyError(code="missing_task", detail="name its task")
         return [Reply(request_id=message.request_id, error=error, timings=TIMINGS)]
     return [reply_to(message, task="verbs", task_confidence=0.75)]
+
+
+def remembered(message: Message) -> list[Message]:
+    """What the pair "f-1" of "desk" said, then an answer of the model's."""
+    assert isinstance(message, Request)
+    said = [Hypothesis(target="told", score=None), Hypothesis(target="made", score=-0.25)]
+    pair = PairName(producer="desk", pair_id="f-1")
+    return [reply_to(message, hypotheses=said, confidence=None, memory=pair)]
 
 
 def reply_to(request: Request, **changes: Any) -> Reply:

@@ -11,7 +11,7 @@ from edgeseq_core.errors import InputError, NoReplyError, RequestError
 from edgeseq_core.keys import HEADER_ID, HEADER_TRACE
 from edgeseq_core.messages import Control, Message, Reply, ReplyError, Request, Series
 from tests.client.conftest import settings_of
-from tests.client.responder import TIMINGS, Responder, nearest_task, reply_to, silent
+from tests.client.responder import TIMINGS, Responder, nearest_task, remembered, reply_to, silent
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -170,6 +170,18 @@ def test_the_task_none_lets_the_nearest_one_answer(client: Client, responder: Re
     assert strange.error is not None
     assert strange.error.code == "missing_task"
     assert client.predict("dates", "abc").task_confidence is None
+
+
+def test_a_remembered_answer_names_its_pair_and_claims_no_confidence(
+    client: Client, responder: Responder
+) -> None:
+    assert client.predict("dates", "abc").memory is None
+    responder.answer = remembered
+    told = client.predict("dates", "abc", n_best=2)
+    assert (told.target, told.confidence, told.abstained) == ("told", None, False)
+    assert told.memory is not None
+    assert (told.memory.producer, told.memory.pair_id) == ("desk", "f-1")
+    assert [one.confidence is None for one in told.hypotheses] == [True, False]
 
 
 def test_a_series_is_sent_as_one(client: Client, responder: Responder) -> None:

@@ -22,6 +22,8 @@ from edgeseq_core.replay.buffer import (
 )
 from edgeseq_core.replay.connection import connect
 from edgeseq_core.replay.memory import MemoryStore
+from edgeseq_core.replay.recall import Remembered
+from edgeseq_core.replay.recall import pack as pack_told
 from edgeseq_core.replay.record import PairRecord, pack, unpack
 from edgeseq_core.replay.redis import RedisStore
 from edgeseq_core.replay.rules import StoreLimits
@@ -80,6 +82,7 @@ def incoming(
         correction=correction,
         record=b'{"raw":1}' if quarantine else pack(record, DIGEST),
         quarantine=quarantine,
+        told=pack_told(source, Remembered(target, producer, pair_id)) if correction else b"",
     )
 
 

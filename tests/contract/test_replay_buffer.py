@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -411,6 +412,31 @@ def test_a_pair_is_forgotten_wherever_it_is(stores: Stores) -> None:
     size = len(incoming(0).record)
     assert stats.bytes == {part: size * pairs for part, pairs in expected.items()}
     assert stores.ingest([incoming(20, producer="p0", pair_id="id0")]) == ["duplicate"]
+
+
+def test_a_removal_is_journaled_by_key_and_taints_what_was_learnt(stores: Stores) -> None:
+    everywhere(stores)
+    stores.buffer.remove(TASK, producer="p0", pair_id="id8", purge="first")
+    assert not stores.registry.status(TASK).tainted  # it had not been taken yet
+    stores.buffer.remove(TASK, producer="p0", purge="second")
+    assert stores.registry.status(TASK).tainted
+    stores.buffer.remove(TASK, producer="nobody", purge="third")
+    lines = [json.loads(line) for line in stores.buffer.journal(TASK)[1:]]
+    found = [(x["kind"], x["purge"], x["fresh"], x["taken"], x["held"]) for x in lines]
+    taken = [f"log1:p:{n}" for n in (0, 2, 4, 6)]
+    assert found == [
+        ("remove", "first", ["log1:p:8"], [], 0),
+        ("remove", "second", [], taken, 0),
+        ("remove", "second", [], [], 1),
+    ]
+
+
+def test_receipts_are_kept_in_order(stores: Stores) -> None:
+    assert stores.buffer.receipts(TASK) == []
+    for receipt in ('{"n":1}', '{"n":2}'):
+        stores.buffer.add_receipt(TASK, receipt)
+    assert stores.buffer.receipts(TASK) == ['{"n":1}', '{"n":2}']
+    assert stores.buffer.receipts(OTHER) == []
 
 
 def test_a_producer_is_forgotten(stores: Stores) -> None:

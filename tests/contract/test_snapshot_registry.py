@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from edgeseq_core.errors import FencedError, SnapshotError
 from edgeseq_core.snapshots.payloads import KEPT_RECENT
-from edgeseq_core.snapshots.registry import TaskStatus
+from edgeseq_core.snapshots.registry import Purge, Restart, TaskStatus
 from tests.contract.conftest import OpenStores
-from tests.contract.stores import NOW_MS, PARTITION, PARTITIONS, TASK, Stores, snapshot
+from tests.contract.stores import NOW_MS, PARTITION, PARTITIONS, TASK, Stores, incoming, snapshot
 
 Serve = Callable[[Stores, str, str | None], None]
 LATER_MS = NOW_MS + 99_000
@@ -337,3 +340,197 @@ def test_two_rollbacks_without_a_step_between(stores: Stores) -> None:
     stores.serve_step()
     assert learnt(stores, 6) == [1, 5]
     assert stores.registry.status(TASK).branch == 2
+
+
+# --- restart --------------------------------------------------------------------------------------
+
+BASE, OTHER = "b" * 64, "d" * 64  # `stores.snapshot` is of the first
+
+
+def restart(stores: Stores, **changed: Any) -> None:
+    status = stores.registry.status(TASK)
+    fields: dict[str, Any] = {
+        "task": TASK,
+        "branch": status.branch,
+        "expected_champion": status.champion,
+        "now_ms": LATER_MS,
+        "journal": '{"kind":"restart"}',
+    }
+    stores.registry.restart(Restart(**(fields | changed)))
+
+
+def test_a_restart_begins_from_nothing_while_the_champion_serves(stores: Stores) -> None:
+    champion = stores.serve_step()
+    stores.commit()
+    restart(stores)
+    state = stores.buffer.state(TASK)
+    assert (state.step, state.branch, state.last_step, state.checkpoint) == (0, 1, 2, None)
+    assert stores.registry.status(TASK) == TaskStatus(champion, False, 1)
+    assert stores.registry.relearning(range(PARTITIONS)) == {TASK: 1}
+    assert stores.registry.left(TASK, BASE) == champion
+    assert stores.registry.left(TASK, OTHER) is None
+    assert stores.buffer.journal(TASK)[-1] == '{"kind":"restart"}'
+    assert stores.commit() == 3
+    assert stores.registry.relearning(range(PARTITIONS)) == {TASK: 1}
+    second = stores.offer()
+    assert stores.registry.relearning(range(PARTITIONS)) == {}
+    assert stores.registry.status(TASK).champion == second
+    assert all(stores.registry.is_learnt(TASK, step) for step in (1, 2, 3))
+
+
+def test_a_learner_that_ran_before_a_restart_is_fenced(stores: Stores) -> None:
+    stores.serve_step()
+    restart(stores)
+    before = observed(stores)
+    for stale in ({"branch": 0, "expected_step": 1}, {"branch": 0}, {"expected_step": 1}):
+        with pytest.raises(FencedError):
+            stores.commit(**stale)
+    with pytest.raises(FencedError, match="branch"):
+        stores.offer(branch=0)
+    for changed in ({"branch": 0}, {"expected_champion": "another"}):
+        with pytest.raises(FencedError):
+            restart(stores, **changed)
+    assert observed(stores) == before
+
+
+def test_the_champion_that_was_left_keeps_its_bytes(open_stores: OpenStores) -> None:
+    stores = open_stores(kept_promotions=2)
+    left = stores.serve_step()
+    restart(stores, base=OTHER)
+    served = [stores.serve_step() for _ in range(6)]
+    assert left in stores.kept()
+    assert stores.kept()[-1] == served[-1]
+    assert len(stores.kept()) <= 4
+
+
+def test_another_base_lifts_the_pin_and_only_its_snapshots_can_be_chosen(stores: Stores) -> None:
+    first, second = stores.serve_step(), stores.serve_step()
+    pin(stores, True)
+    restart(stores, base=OTHER)
+    assert stores.registry.status(TASK) == TaskStatus(second, False, 1, OTHER)
+    for choose in (roll_back, promote):
+        with pytest.raises(SnapshotError, match=r"belongs to base b+, .* learns on d+: change"):
+            choose(stores, first)
+    assert stores.registry.status(TASK).champion == second
+    restart(stores, base=BASE)
+    roll_back(stores, first)
+    assert stores.registry.status(TASK).champion == first
+
+
+def test_a_restart_on_the_same_base_keeps_the_pin(stores: Stores) -> None:
+    stores.serve_step()
+    pin(stores, True)
+    restart(stores)
+    assert stores.registry.status(TASK).pinned
+
+
+def test_a_restart_from_a_kept_snapshot_serves_it_at_once(stores: Stores) -> None:
+    first, second = stores.serve_step(), stores.serve_step()
+    restart(stores, base=OTHER)
+    stores.commit()
+    restart(stores, base=BASE, snapshot_id=first)
+    state = stores.buffer.state(TASK)
+    assert (state.step, state.checkpoint, state.last_step) == (1, b"checkpoint-1", 3)
+    assert stores.registry.status(TASK).champion == first
+    assert stores.registry.relearning(range(PARTITIONS)) == {}
+    assert not stores.registry.is_learnt(TASK, 2)
+    assert stores.registry.left(TASK, BASE) == second
+    with pytest.raises(SnapshotError, match="are not kept"):
+        restart(stores, snapshot_id="dates-9-nothing")
+
+
+def test_a_task_that_learnt_nothing_has_nothing_to_learn_anew(stores: Stores) -> None:
+    restart(stores, base=OTHER)
+    assert stores.registry.relearning(range(PARTITIONS)) == {}
+    assert stores.registry.status(TASK) == TaskStatus(None, False, 1, OTHER)
+
+
+# --- purge ----------------------------------------------------------------------------------------
+
+
+def purge(stores: Stores, **changed: Any) -> None:
+    status = stores.registry.status(TASK)
+    fields: dict[str, Any] = {
+        "task": TASK,
+        "branch": status.branch,
+        "expected_champion": status.champion,
+        "purge": "asked-1",
+        "producer": "p",
+        "pair_id": None,
+        "now_ms": LATER_MS,
+    }
+    stores.registry.purge(Purge(**(fields | changed)))
+
+
+def three_snapshots(stores: Stores) -> tuple[str, str]:
+    """Two pairs in the reservoir, two snapshots that served, one held; the first and the champion."""
+    stores.ingest([incoming(n) for n in range(2)])
+    stores.learn(priorities=random.Random(1))
+    first, champion = stores.offer(), stores.serve_step()
+    stores.commit()
+    stores.offer(verdict="hold")
+    return first, champion
+
+
+def test_a_purge_deletes_all_but_the_champion_which_goes_with_the_next_offer(
+    stores: Stores,
+) -> None:
+    first, champion = three_snapshots(stores)
+    pin(stores, True)
+    purge(stores)
+    assert stores.kept() == [champion]
+    state = stores.buffer.state(TASK)
+    assert (state.step, state.last_step, state.checkpoint, state.branch) == (0, 3, None, 1)
+    status = stores.registry.status(TASK)
+    assert (status.champion, status.pinned, status.purging) == (champion, False, True)
+    assert stores.registry.relearning(range(PARTITIONS)) == {TASK: 1}
+    line = json.loads(stores.buffer.journal(TASK)[-1])
+    assert (line["kind"], line["purge"], line["at_ms"]) == ("purge", "asked-1", LATER_MS)
+    assert {first, champion} < set(line["snapshots"])
+    assert len(line["snapshots"]) == 3
+    with pytest.raises(SnapshotError, match="checkpoint"):
+        roll_back(stores, champion)
+    clean = stores.serve_step()
+    assert stores.kept() == [clean]
+    assert stores.registry.status(TASK) == TaskStatus(clean, False, 1)
+
+
+def test_a_purged_champion_goes_even_if_the_clean_candidate_is_held(stores: Stores) -> None:
+    three_snapshots(stores)
+    purge(stores)
+    stores.commit()
+    held = stores.offer(verdict="hold")
+    assert stores.registry.status(TASK) == TaskStatus(None, False, 1)
+    assert stores.registry.champions(range(PARTITIONS)) == {}
+    assert stores.kept() == [held]
+    assert stores.serve_step() == stores.registry.status(TASK).champion
+
+
+def test_a_purge_that_leaves_nothing_to_learn_ends_at_once(stores: Stores) -> None:
+    three_snapshots(stores)
+    stores.buffer.remove(TASK)
+    assert stores.registry.status(TASK).tainted
+    purge(stores)
+    assert stores.registry.status(TASK) == TaskStatus(None, False, 1)
+    assert stores.kept() == []
+    assert stores.registry.relearning(range(PARTITIONS)) == {}
+
+
+def test_what_was_left_at_a_change_of_base_is_purged_too(stores: Stores) -> None:
+    three_snapshots(stores)
+    restart(stores, base=OTHER)
+    stores.serve_step()
+    purge(stores)
+    assert stores.registry.left(TASK, BASE) is None
+    clean = stores.serve_step()
+    assert stores.kept() == [clean]
+    assert stores.registry.status(TASK).base == OTHER
+
+
+def test_a_stale_purge_changes_nothing(stores: Stores) -> None:
+    three_snapshots(stores)
+    before = (observed(stores), stores.kept())
+    for changed in ({"branch": 7}, {"expected_champion": "another"}):
+        with pytest.raises(FencedError):
+            purge(stores, **changed)
+    assert (observed(stores), stores.kept()) == before

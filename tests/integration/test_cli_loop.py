@@ -63,6 +63,18 @@ class Terminal:
                 return found
         pytest.fail(f"{arguments}: {wanted} did not come, but {found}")
 
+    def until_learnt(self, count: int) -> None:
+        """Wait until so many pairs are learnt or held out, and the task is not being learnt anew."""
+        deadline = time.monotonic() + LEARN_S
+        while time.monotonic() < deadline:
+            tasks = self.run("status")[0]["tasks"]
+            for task in tasks:
+                parts = task["buffer_pairs"]
+                taken = task["learnt"] + parts["recent"] + parts["probe"]
+                if taken == count and task["champion"] and not task["relearning"]:
+                    return
+        pytest.fail(f"{count} pairs were not learnt, but {tasks}")
+
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Terminal:
@@ -140,3 +152,56 @@ def test_the_nearest_task_answers_where_none_is_named(terminal: Terminal, tmp_pa
     finally:
         instance.send_signal(signal.SIGTERM)
         instance.communicate(timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * START_S + 5 * LEARN_S)
+def test_the_base_is_changed_between_two_runs_and_back(terminal: Terminal, tmp_path: Path) -> None:
+    pairs, new = tmp_path / "pairs", str(write_tiny_base(tmp_path / "new.safetensors", seed=7))
+    pairs.write_text("".join(f"source {n}\ttarget {n % 7}\n" for n in range(200)))
+    former = terminal.env["EDGESEQ_BASE__PATH"]
+    left: dict[str, str] = {}
+    way_back = None
+    for base, other in ((former, new), (new, former), (former, new)):
+        terminal.env["EDGESEQ_BASE__PATH"] = base
+        instance = terminal.start()
+        try:
+            if not left:
+                terminal.run("teach", "mine", str(pairs))
+            terminal.until_learnt(200)
+            answer = terminal.until(("predict", "mine", "source 1"), error=None)
+            if way_back is not None:
+                assert answer["snapshot_id"] == way_back
+            left[base] = answer["snapshot_id"]
+            assert terminal.run("base", "change", other, code=2) == []  # it runs
+        finally:
+            instance.send_signal(signal.SIGTERM)
+            instance.communicate(timeout=60)
+        (changed,) = terminal.run("base", "change", other)
+        assert (changed["rewritten"], changed["too_long"], changed["evicted"]) == (200, 0, 0)
+        way_back = changed["snapshot_id"]
+        assert (way_back is None, changed["relearns"]) == (other not in left, other not in left)
+    assert len(set(left.values())) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(START_S + 4 * LEARN_S)
+def test_a_pair_is_purged_while_the_task_is_served(terminal: Terminal, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs"
+    pairs.write_text("".join(f"source {n}\ttarget {n % 7}\n" for n in range(100)))
+    instance = terminal.start()
+    try:
+        terminal.run("teach", "mine", str(pairs), "--id-prefix", "file")
+        terminal.until_learnt(100)
+        purged = ("mine", "--producer", "edgeseq-cli", "--pair", "file:5")
+        (receipt,) = terminal.run("purge", *purged, "--wait", str(LEARN_S - 5))
+        assert (len(receipt["removed"]), receipt["relearnt"]) == (1, True)
+        assert terminal.run("pair", "mine", "edgeseq-cli", "file:5")[0]["state"] == "forgotten"
+        answer = terminal.until(("predict", "mine", "source 1"), error=None)
+        assert answer["snapshot_id"] not in receipt["snapshots_deleted"]
+        (checked,) = terminal.run("receipts", "mine")
+        assert checked == receipt
+    finally:
+        instance.send_signal(signal.SIGTERM)
+        instance.communicate(timeout=60)
+    assert instance.returncode == 0

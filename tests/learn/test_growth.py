@@ -42,6 +42,15 @@ def test_the_next_pairs_are_scored_as_without_growth(base: Base) -> None:
     assert after.loss == pytest.approx(before.loss, abs=1e-5)
 
 
+def test_the_step_size_warms_up_again_and_decays_on(base: Base) -> None:
+    learner = learner_of(base)
+    assert learner.rate() == 1.0
+    learner.progress.schedule = 4 * SMALL.decay_after_steps
+    learner.grow(LARGER)
+    take(learner, 6, 7)
+    assert learner.rate() == pytest.approx(0.5 / SMALL.warmup_steps, rel=0.01)
+
+
 def test_moments_are_carried_and_new_parts_start_at_rest(base: Base) -> None:
     learner = learner_of(base)
     before = {kind: dict(moments) for kind, moments in learner.optimizer.state().items()}
@@ -89,7 +98,7 @@ def test_rows_for_sources_come_with_the_whole_depth_and_learn_and_resume(base: B
     whole = CalibrationConfig(rank=SMALL.rank, encoder_layers=base.config.encoder_layers)
     learner.grow(whole)
     take(learner, 6, 8)
-    few = len(learner.calibration.source_rows)
+    few = len(learner.calibration.inputs.rows)
     resumed = TaskLearner.from_checkpoint(
         learner.to_checkpoint(), base, "numbers", SMALL, learner.encoder
     )
@@ -97,7 +106,7 @@ def test_rows_for_sources_come_with_the_whole_depth_and_learn_and_resume(base: B
         new = Example("9", "bulk", "漢字", "9", "pairs", 9, 0, 0.0, 0.0)  # more rows, later
         one.step(8, [*batch(8), new], [True] * 9, [])
         take(one, 9, 11)
-    assert len(learner.calibration.source_rows) == few + 2
+    assert len(learner.calibration.inputs.rows) == few + 2
     assert learner.calibration.tensors[SOURCE_ROWS].any(1).all()
     assert resumed.to_checkpoint() == learner.to_checkpoint()
     again = TaskLearner.from_checkpoint(

@@ -7,7 +7,9 @@ import pytest
 
 from edgeseq_core.errors import SnapshotError
 from edgeseq_core.learn.offline import OfflineLearner, learn_pairs
+from edgeseq_core.learn.purge import Purging
 from edgeseq_core.learn.rebuild import rebuild
+from edgeseq_core.learn.relearn import relearn
 from edgeseq_core.model.base import Base
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.testing.base import tiny_base
@@ -98,6 +100,43 @@ def test_a_rebuild_is_quicker_than_life_and_still_keeps_what_was_rolled_back_to(
     assert registry.status(TASK) == learner.registry.status(TASK)
     assert store.state(TASK) == learner.buffer.state(TASK)
     assert learner.registry.record(TASK, back).manifest.step > 1
+
+
+def test_a_rebuild_follows_a_task_that_learnt_anew(base: Base) -> None:
+    learner = learnt(base, PAIRS[:60])
+    relearn(learner.registry, TASK, clock=learner.clock, reason="a test")
+    learner.loop.look()
+    for _ in learn_pairs(learner, TASK, PAIRS[60:], chunk=9):
+        pass
+    journal = learner.buffer.journal(TASK)
+    store, registry = rebuild(TASK, journal, learner.records(), base, SETTINGS)
+    assert store.state(TASK) == learner.buffer.state(TASK)
+    assert registry.status(TASK) == learner.registry.status(TASK)
+
+
+def test_a_rebuild_ends_where_the_base_was_changed(base: Base) -> None:
+    learner = learnt(base, PAIRS[:20])
+    relearn(learner.registry, TASK, clock=learner.clock, base="d" * 64)
+    with pytest.raises(SnapshotError, match="was changed to base dddddddddddd after step"):
+        rebuild(TASK, learner.buffer.journal(TASK), learner.records(), base, SETTINGS)
+
+
+def test_a_rebuild_follows_a_purge_if_it_is_given_the_removed_pairs(base: Base) -> None:
+    learner = learnt(base, PAIRS[:60])
+    asked = {"producer": "offline", "pair_id": "7", "partitions": 1, "clock": learner.clock}
+    Purging.begin(learner.buffer, learner.registry, TASK, **asked)  # type: ignore[arg-type]
+    learner.loop.look()
+    for _ in learn_pairs(learner, TASK, PAIRS[60:], chunk=9):
+        pass
+    journal, records = learner.buffer.journal(TASK), learner.records()
+    store, registry = rebuild(TASK, journal, records, base, SETTINGS)
+    assert store.state(TASK) == learner.buffer.state(TASK)
+    assert registry.status(TASK) == learner.registry.status(TASK)
+    gone = next(key for key in records if key.endswith(":7"))
+    assert gone not in {p.key for p in store.read(TASK, "reservoir")}
+    del records[gone]
+    with pytest.raises(SnapshotError, match=gone):
+        rebuild(TASK, journal, records, base, SETTINGS)
 
 
 def test_another_log_does_not_pass_as_the_same(base: Base) -> None:

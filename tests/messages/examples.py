@@ -7,6 +7,7 @@ from edgeseq_core.messages import (
     Hypothesis,
     Message,
     Pair,
+    PairName,
     PairStatus,
     Reply,
     ReplyError,
@@ -94,6 +95,17 @@ EXAMPLES: dict[str, Message] = {
         confidence=0.75,
         snapshot_id="dates-12-0123456789ab",
         task_confidence=0.875,
+        timings=Timings(queue_ms=1.5, compute_ms=8, total_ms=9.75),
+    ),
+    "reply_remembered": Reply(
+        request_id="r-4",
+        task="dates",
+        hypotheses=[
+            Hypothesis(target="2024-05-05", score=None),
+            Hypothesis(target="2024-05-06", score=-0.25),
+        ],
+        snapshot_id="dates-12-0123456789ab",
+        memory=PairName(producer="desk", pair_id="f-1"),
         timings=Timings(queue_ms=1.5, compute_ms=8, total_ms=9.75),
     ),
     "reply_error": Reply(

@@ -53,10 +53,10 @@ def alone(base: Base, calibration: Calibration, encoder: SourceEncoder) -> torch
 
 def test_new_rows_change_no_bit_and_only_add_to_those_there(base: Base) -> None:
     calibration, encoder = moved(base), BatchEncoder(base)
-    before, rows = alone(base, calibration, encoder), list(calibration.source_rows)
+    before, rows = alone(base, calibration, encoder), list(calibration.inputs.rows)
     assert len(rows) == 5  # c a b 漢 字
     assert calibration.admit_sources(["bad語"]) == 2
-    assert calibration.source_rows[:5] == rows
+    assert calibration.inputs.rows[:5] == rows
     assert torch.equal(alone(base, calibration, encoder), before)
 
 
@@ -66,7 +66,7 @@ def test_a_row_changes_only_sources_with_its_character(base: Base) -> None:
     before = alone(base, calibration, encoder)
     calibration.tensors[SOURCE_ROWS][-1] += 1.0  # of 字
     after = alone(base, calibration, encoder)
-    assert calibration.input_rows("字") == [5, 5, 5, 0]
+    assert calibration.inputs.of("字") == [5, 5, 5, 0]
     assert torch.equal(after[0], before[0])
     assert not torch.allclose(after[1], before[1], atol=1e-3)
 
@@ -102,7 +102,7 @@ def test_the_payload_keeps_them_and_has_nothing_of_them_when_unused(base: Base) 
     payload = calibration.to_payload(base.digest)
     served = Calibration.from_payload(payload, base.model, base.vocabulary, base.digest)
     assert served.to_payload(base.digest) == payload
-    assert served.input_rows("字a") == calibration.input_rows("字a")
+    assert served.inputs.of("字a") == calibration.inputs.of("字a")
     a, b = (alone(base, one, BatchEncoder(base)).flatten() for one in (calibration, served))
     assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.999
     unused = Calibration(base.model, base.vocabulary, WHOLE)
@@ -125,6 +125,6 @@ def test_they_outlive_growth(base: Base) -> None:
 def test_there_are_at_most_so_many(base: Base) -> None:
     calibration = Calibration(base.model, base.vocabulary, WHOLE)
     calibration.admit_sources(["".join(map(chr, range(0x4E00, 0x4E00 + MAX_ROWS + 9)))])
-    assert len(calibration.source_rows) == MAX_ROWS == len(calibration.tensors[SOURCE_ROWS])
-    spelt = calibration.input_rows(chr(0x4E00 + MAX_ROWS))  # as the base spells it
+    assert len(calibration.inputs.rows) == MAX_ROWS == len(calibration.tensors[SOURCE_ROWS])
+    spelt = calibration.inputs.of(chr(0x4E00 + MAX_ROWS))  # as the base spells it
     assert spelt == [0, 0, 0, 0]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from edgeseq_core.engine import Limits, Stop
-from edgeseq_core.model.search import Hypothesis, search
+from edgeseq_core.model.answers import Hypothesis
+from edgeseq_core.model.search import search
 from edgeseq_core.text.vocabulary import BOS, EOS
 
 SYMBOLS = range(3, 6)

@@ -16,7 +16,7 @@ from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.testing.base import CHARACTERS, tiny_base, write_tiny_base
 from edgeseq_core.text.subwords import Subwords, learn_subwords
 from edgeseq_core.text.vocabulary import EOS
-from tests.model.test_torch_engine import payload
+from tests.contract.engines import payload
 
 WORDS = ["reading", "leading", "trading", "loading", "heading", "even", "odd", "number 7"] * 3
 SUBWORDS = learn_subwords(WORDS, CHARACTERS, pieces=24)

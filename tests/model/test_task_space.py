@@ -7,8 +7,9 @@ from edgeseq_core.engine import Inferred
 from edgeseq_core.learn.learner import TaskLearner
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig
+from edgeseq_core.model.nearest import FEWEST_SOURCES, nearest
 from edgeseq_core.model.source_encoder import BatchEncoder
-from edgeseq_core.model.task_space import FEWEST_SOURCES, MEMORY_SOURCES, Place, features, nearest
+from edgeseq_core.model.task_space import MEMORY_SOURCES, Place, features
 from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.testing.base import tiny_base

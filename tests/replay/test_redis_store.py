@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from edgeseq_core.errors import (
     StoreUnavailableError,
 )
 from edgeseq_core.keys import STATE_VERSION, Keys, version_key
-from edgeseq_core.replay.buffer import Move
+from edgeseq_core.replay.buffer import Move, Recoded, Role, TaskSettings
 from edgeseq_core.replay.connection import check_policy, check_store, connect
+from edgeseq_core.replay.redis import RedisStore
+from edgeseq_core.snapshots.registry import Purge, Restart
 from tests.contract.stores import PARTITION, PARTITIONS, TASK, Stores, ids, incoming, redis_stores
 from tests.redis_server import RedisServer, debian_redis, embedded_valkey
 
@@ -49,6 +51,7 @@ def test_scripts_survive_a_lost_script_cache(redis_url: str, prefix: str) -> Non
 
 def test_every_key_of_a_partition_has_its_hash_tag(redis_url: str, prefix: str) -> None:
     stores = redis_stores(redis_url, prefix)
+    stores.buffer.set_task(TASK, TaskSettings(memory=True))
     stores.ingest([incoming(0), incoming(1, quarantine="series")])
     stores.ingest([incoming(0, correction=True, pair_id="c")])
     stores.serve_step()
@@ -58,6 +61,28 @@ def test_every_key_of_a_partition_has_its_hash_tag(redis_url: str, prefix: str) 
     found = [key.decode() for key in connect(redis_url).scan_iter(match=f"*{prefix}*")]
     assert len(found) > 15
     assert {key.split("}")[0] for key in found} == {f"{{{prefix}:p{PARTITION}"}
+
+
+def test_a_correction_that_comes_during_a_removal_is_still_recalled(
+    redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = redis_stores(redis_url, prefix)
+    stores.buffer.set_task(TASK, TaskSettings(memory=True))
+    stores.ingest([incoming(0, correction=True, producer="p0", target="A")])
+    look: Callable[..., Any] = RedisStore._scan
+
+    def look_and_learn(store: RedisStore, key: str) -> Iterator[dict[bytes, bytes]]:
+        for batch in look(store, key):
+            if key.endswith("memory"):
+                stores.ingest([incoming(1, correction=True, target="B")])
+            yield batch
+
+    monkeypatch.setattr(RedisStore, "_scan", look_and_learn)
+    assert stores.buffer.remove(TASK, producer="p0") == 1
+    (told,) = stores.buffer.recall([(TASK, "abc")])
+    assert told is not None
+    assert told.target == "B"
+    assert stores.buffer.stats(TASK).remembered == 1
 
 
 def test_no_checkpoint_or_payload_is_kept_for_nothing(redis_url: str, prefix: str) -> None:
@@ -118,7 +143,16 @@ def test_full_memory_refuses_writes_whole_and_people_keep_their_way_back(
     drawn = stores.buffer.draw(TASK, corrections=0, bulk=2, replay=()).fresh
     moves = [Move(pair.key, pair.part, "reservoir", 0.5) for pair in drawn]
     client.config_set("maxmemory", "1mb" if client.info("memory")["used_memory"] > 1 << 20 else 1)
+    restart = Restart(
+        task=TASK, branch=0, expected_champion=second, now_ms=1, journal="{}", base="d" * 64
+    )
+    owners: dict[Role, int] = {"consumer": stores.consumer, "learner": stores.learner}
+    recoded = Recoded(
+        key=drawn[0].key, origin="bulk", destination="bulk", name=bytes(16), data=b"other"
+    )
     refused = [
+        lambda: stores.buffer.reencode(TASK, [recoded], epochs=owners),
+        lambda: stores.registry.restart(restart),
         lambda: stores.ingest([incoming(9)]),
         lambda: stores.commit(moves),
         stores.offer,
@@ -134,6 +168,9 @@ def test_full_memory_refuses_writes_whole_and_people_keep_their_way_back(
     assert stores.registry.status(TASK).champion == first
     assert stores.buffer.state(TASK).step == 1
     assert stores.buffer.remove(TASK, pair_id="id3") == 1
+    asked = {"purge": "asked", "producer": None, "pair_id": "id3", "now_ms": 1}
+    stores.registry.purge(Purge(task=TASK, branch=1, expected_champion=first, **asked))  # type: ignore[arg-type]
+    assert stores.registry.champions([PARTITION]) == {}
     client.config_set("maxmemory", "0")
     assert stores.ingest([incoming(9)]) == ["accepted"]
     assert stores.part("bulk") == ["id0", "id1", "id2", "id9"]

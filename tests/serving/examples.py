@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
 from edgeseq_core.clock import Clock
 from edgeseq_core.messages import Reply, Request
+from edgeseq_core.replay.recall import Remembered
 from edgeseq_core.serving.meter import Meter
 from edgeseq_core.serving.predictor import Predictor
 from edgeseq_core.serving.queued import QueuedRequest, expires_at_s
+from edgeseq_core.serving.recall import Asked
 from edgeseq_core.serving.replies import MemoryReplyCache, ReplyCache
 from edgeseq_core.settings import PredictorSettings
 from edgeseq_core.snapshots.manifest import (
@@ -87,6 +89,7 @@ def predictor_of(
     clock: FakeClock,
     *,
     cache: ReplyCache | None = None,
+    recall: Callable[[Sequence[Asked]], Mapping[Asked, Remembered]] = lambda _asked: {},
     is_cancelled: Callable[[str], bool] = lambda _id: False,
     abstain_below: float = 0.0,
     max_tokens: int = 96,
@@ -97,6 +100,7 @@ def predictor_of(
         engine,
         cache=cache or MemoryReplyCache(clock, window_s=600),
         clock=clock,
+        recall=recall,
         abstain_below=lambda _task: abstain_below,
         is_cancelled=is_cancelled,
         settings=PredictorSettings(max_tokens=max_tokens, max_n_best=max_n_best),

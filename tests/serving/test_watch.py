@@ -13,7 +13,7 @@ from edgeseq_core.replay.memory import MemoryStore
 from edgeseq_core.serving.lineage import Lineage
 from edgeseq_core.serving.pair_status import PairStatusReader
 from edgeseq_core.serving.watch import SnapshotWatch
-from edgeseq_core.snapshots.manifest import SnapshotManifest
+from edgeseq_core.snapshots.manifest import SnapshotManifest, SnapshotRecord
 from edgeseq_core.snapshots.memory_registry import MemoryRegistry
 from edgeseq_core.snapshots.registry import TaskStatus
 from edgeseq_core.testing.clock import FakeClock
@@ -93,10 +93,49 @@ def test_not_ready_before_the_first_poll(world: World) -> None:
     assert world.watch.ready
 
 
-def test_a_snapshot_of_another_base_is_refused_and_the_old_one_serves(world: World) -> None:
+def test_a_champion_of_another_base_is_passed_over_and_the_old_one_serves(world: World) -> None:
     first = world.promote("dates", 1)
     world.watch.poll()
     world.promote("dates", 2, base="another")
+    reads = 0
+    real = world.registry.record
+
+    def counted(task: str, snapshot_id: str) -> SnapshotRecord:
+        nonlocal reads
+        reads += 1
+        return real(task, snapshot_id)
+
+    world.registry.record = counted  # type: ignore[method-assign]
+    for _ in range(3):
+        assert world.watch.poll() == []
+        world.clock.advance(30)
+    assert reads == 1
+    world.promote("dates", 3, base="another")
+    assert world.watch.poll() == []
+    assert world.engine.snapshot_id("dates") == first
+    assert world.meter.failures == ["dates"]  # counted and said once, however many follow
+    fourth = world.promote("dates", 4)
+    assert world.watch.poll() == [fourth]
+    world.promote("dates", 5, base="another")
+    world.watch.poll()
+    assert world.meter.failures == ["dates", "dates"]
+
+
+def test_a_predictor_of_the_new_base_waits_for_the_first_champion_of_it(world: World) -> None:
+    world.promote("dates", 1, base="former")
+    assert world.watch.poll() == []
+    assert world.watch.ready
+    assert world.engine.snapshot_id("dates") is None
+    assert world.watch.cannot_load("dates")  # the task is not unknown
+    second = world.promote("dates", 2)
+    assert world.watch.poll() == [second]
+    assert not world.watch.cannot_load("dates")
+
+
+def test_bytes_that_fail_are_left_alone_for_a_while(world: World) -> None:
+    first = world.promote("dates", 1)
+    world.watch.poll()
+    world.promote("dates", 2, payload=b"no snapshot")
     assert world.watch.poll() == []
     assert world.engine.snapshot_id("dates") == first
     assert world.meter.failures == ["dates"]
@@ -178,10 +217,12 @@ def test_freshness_ignores_what_was_promoted_before_the_start(world: World) -> N
 def test_the_settings_of_a_task_arrive(world: World) -> None:
     world.watch.poll()
     assert world.watch.abstain_below("dates") == 0.0
-    world.store.set_task("dates", TaskSettings(abstain_below=0.4))
+    assert not world.watch.has_memory("dates")
+    world.store.set_task("dates", TaskSettings(abstain_below=0.4, memory=True))
     world.clock.advance(1)
     world.watch.poll()
     assert world.watch.abstain_below("dates") == 0.4
+    assert world.watch.has_memory("dates")
 
 
 def test_a_task_without_champion_is_no_longer_served(

@@ -22,11 +22,23 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from edgeseq_core.errors import EdgeSeqError, SnapshotError
+from edgeseq_core.errors import EdgeSeqError, FencedError, SnapshotError
 from edgeseq_core.keys import partition_of
-from edgeseq_core.replay.buffer import PARTS, Move, Position, TaskSettings
+from edgeseq_core.replay.buffer import (
+    FRESH_PARTS,
+    PARTS,
+    Move,
+    Position,
+    Recoded,
+    Role,
+    TaskSettings,
+)
+from edgeseq_core.replay.recall import Remembered
+from edgeseq_core.replay.recall import pack as pack_told
+from edgeseq_core.replay.record import owner_of, pack_held, pair_name
 from edgeseq_core.replay.rules import StoreLimits
 from edgeseq_core.snapshots.manifest import SnapshotManifest
+from edgeseq_core.snapshots.registry import Purge, Restart
 from tests.contract.stores import (
     FEEDBACK,
     NOW_MS,
@@ -41,8 +53,11 @@ from tests.contract.stores import (
 
 TASKS = [n for n in (f"t{i}" for i in range(99)) if partition_of(n, PARTITIONS) == PARTITION][:3]
 PRODUCERS = ["p1", "p2"]
-LIMITS = StoreLimits(id_window_s=100, id_window_pairs=40, max_tasks=2, quarantine_bytes=150)
+LIMITS = StoreLimits(
+    id_window_s=100, id_window_pairs=40, max_tasks=2, quarantine_bytes=150, memory_bytes=90
+)
 KEPT = {"kept_promotions": 2, "kept_held": 1}
+SOURCES = ["a" * length for length in range(31)]
 STATE_OF = {"corrections": "waiting", "bulk": "waiting", "reservoir": "trained"}
 
 tasks = st.sampled_from(TASKS)
@@ -52,7 +67,7 @@ batches = st.lists(
         tasks,
         st.sampled_from(PRODUCERS),
         st.integers(0, 12),  # the pair id
-        st.integers(0, 30),  # length of the source
+        st.one_of(st.integers(0, 3), st.integers(0, 30)),  # length of the source
         st.sampled_from(["", "", "", "", "series"]),
     ),
     max_size=6,
@@ -69,6 +84,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.now_ms, self.offset = NOW_MS, 0
         self.accepted: dict[tuple[str, str, str], str] = {}  # name -> key of its last pair
         self.keys: dict[str, set[str]] = {task: set() for task in TASKS}
+        # What each source was last corrected to, while its task has a memory.
+        self.told: dict[str, dict[str, Remembered]] = {task: {} for task in TASKS}
 
     def both(self, act: Callable[[Stores], Any]) -> Any:
         """Do it on both; the results, or the kinds of refusal, must be equal."""
@@ -96,6 +113,7 @@ class StoreMachine(RuleBasedStateMachine):
                 pair_id=f"id{number}",
                 correction=correction,
                 source="a" * length,
+                target=f"target {self.offset + at}",
                 quarantine=reason,
             )
             for at, (task, producer, number, length, reason) in enumerate(batch)
@@ -103,8 +121,12 @@ class StoreMachine(RuleBasedStateMachine):
         self.offset += len(batch)
         topic = FEEDBACK if correction else PAIRS
         outcomes = self.both(lambda s: s.ingest(pairs, topic=topic, now_ms=self.now_ms))
-        for pair, outcome in zip(pairs, outcomes, strict=True):
+        has_memory = {t for t, s in self.twin.buffer.tasks(PARTITION).items() if s.memory}
+        for pair, outcome, (*_, length, _) in zip(pairs, outcomes, batch, strict=True):
             if outcome == "accepted":
+                if correction and pair.task in has_memory:
+                    said = Remembered(f"target {pair.offset}", pair.producer, pair.pair_id)
+                    self.told[pair.task]["a" * length] = said
                 key = f"log1:{topic[2]}:{pair.offset}"
                 self.accepted[pair.task, pair.producer, pair.pair_id] = key
                 self.keys[pair.task].add(key)
@@ -178,10 +200,15 @@ class StoreMachine(RuleBasedStateMachine):
         task=tasks,
         reservoir_bytes=st.sampled_from([0, 150, 400, 4000]),
         fresh_quota=st.sampled_from([0, 0, 3]),
+        memory=st.sampled_from([True, True, True, False]),
     )
-    def set_task(self, task: str, reservoir_bytes: int, fresh_quota: int) -> None:
-        changed = TaskSettings(reservoir_bytes=reservoir_bytes, fresh_quota=fresh_quota)
+    def set_task(self, task: str, reservoir_bytes: int, fresh_quota: int, memory: bool) -> None:
+        changed = TaskSettings(
+            reservoir_bytes=reservoir_bytes, fresh_quota=fresh_quota, memory=memory
+        )
         self.both(lambda s: s.buffer.set_task(task, changed))
+        if not memory:
+            self.told[task].clear()
 
     @rule(
         task=tasks,
@@ -191,6 +218,9 @@ class StoreMachine(RuleBasedStateMachine):
     def remove(self, task: str, producer: str | None, number: int | None) -> None:
         pair_id = None if number is None else f"id{number}"
         self.both(lambda s: s.buffer.remove(task, producer=producer, pair_id=pair_id))
+        for source, said in list(self.told[task].items()):
+            if producer in (None, said.producer) and pair_id in (None, said.pair_id):
+                del self.told[task][source]
 
     @precondition(lambda self: any(self.twin.registry.history(task) for task in TASKS))
     @rule(data=st.data(), how=st.sampled_from(["promote", "rollback"]), stale=st.booleans())
@@ -207,6 +237,85 @@ class StoreMachine(RuleBasedStateMachine):
                 journal=f'{{"kind":"{how}"}}',
             )
         )
+
+    @rule(task=tasks, data=st.data(), stale=st.sampled_from(["", "", "", "consumer", "learner"]))
+    def reencode(self, task: str, data: st.DataObject, stale: str) -> None:
+        recoded = []
+        for pair in [pair for part in PARTS for pair in self.twin.buffer.read(task, part)]:
+            how = data.draw(st.sampled_from(["stay", "same", "longer", "shorter", "held"]))
+            names = (task, *owner_of(pair.record))
+            source = {"longer": "abc" * 20, "shorter": ""}.get(how, "abc")
+            number = int(pair.key.rpartition(":")[2])
+            new = incoming(number, task=task, producer=names[1], pair_id=names[2], source=source)
+            if how != "stay":
+                recoded.append(
+                    Recoded(
+                        key=pair.key,
+                        origin=pair.part,
+                        destination=None if how == "held" else pair.part,
+                        name=pair_name(*names),
+                        data=pack_held(names, pair.key, pair.record)
+                        if how == "held"
+                        else new.record,
+                    )
+                )
+        for held in self.twin.buffer.held_back(task):
+            if data.draw(st.booleans()):
+                part = data.draw(st.sampled_from(FRESH_PARTS))
+                recoded.append(
+                    Recoded(
+                        key=held.key,
+                        origin=None,
+                        destination=part,
+                        name=held.field,
+                        data=held.record,
+                    )
+                )
+
+        def act(s: Stores) -> int:
+            epochs: dict[Role, int] = {"consumer": s.consumer, "learner": s.learner}
+            if stale:
+                epochs[stale] = 99  # type: ignore[index]
+            return s.buffer.reencode(task, recoded, epochs=epochs)
+
+        assert self.both(act) == (FencedError if stale else len(recoded))
+
+    @rule(
+        task=tasks,
+        base=st.sampled_from([None, "b" * 64, "d" * 64]),
+        stale=st.sampled_from([{}, {}, {"branch": 99}, {"expected_champion": "x"}]),
+        data=st.data(),
+    )
+    def restart(
+        self, task: str, base: str | None, stale: dict[str, Any], data: st.DataObject
+    ) -> None:
+        kept = sorted(self.twin.registry.kept(task))
+        snapshot_id = data.draw(st.sampled_from([None, None, "gone", *kept]))
+        status = self.twin.registry.status(task)
+        fields: dict[str, Any] = {
+            "task": task,
+            "branch": status.branch,
+            "expected_champion": status.champion,
+            "now_ms": self.now_ms,
+            "journal": '{"kind":"restart"}',
+            "base": base,
+            "snapshot_id": snapshot_id,
+        }
+        self.both(lambda s: s.registry.restart(Restart(**(fields | stale))))
+
+    @rule(task=tasks, stale=st.sampled_from([{}, {}, {"branch": 99}]))
+    def purge(self, task: str, stale: dict[str, Any]) -> None:
+        status = self.twin.registry.status(task)
+        fields: dict[str, Any] = {
+            "task": task,
+            "branch": status.branch,
+            "expected_champion": status.champion,
+            "purge": "asked",
+            "producer": "p",
+            "pair_id": None,
+            "now_ms": self.now_ms,
+        }
+        self.both(lambda s: s.registry.purge(Purge(**(fields | stale))))
 
     @rule(task=tasks, pinned=st.booleans())
     def pin(self, task: str, pinned: bool) -> None:
@@ -230,7 +339,8 @@ class StoreMachine(RuleBasedStateMachine):
             assert {key for _, key in stored} <= self.keys[task]
             stats = self.real.buffer.stats(task)
             evicted = stats.learnt - stats.pairs["reservoir"]
-            assert 0 <= len(self.keys[task]) - len(stored) <= evicted + stats.forgotten
+            gone = evicted + stats.forgotten + len(self.real.buffer.held_back(task))
+            assert 0 <= len(self.keys[task]) - len(stored) <= gone
             limit = self.real.buffer.tasks(PARTITION).get(task, TaskSettings()).reservoir_bytes
             assert stats.bytes["reservoir"] <= limit
         for name, key in self.accepted.items():
@@ -243,6 +353,18 @@ class StoreMachine(RuleBasedStateMachine):
             else:
                 assert outcome.state in ("trained", "forgotten")
             assert (outcome.step > 0) == (outcome.state == "trained")
+
+    @invariant()
+    def a_memory_recalls_the_latest_correction_or_nothing(self) -> None:
+        for task in TASKS:
+            found = dict(zip(SOURCES, _recall(self.real, task), strict=True))
+            recalled = {source: said for source, said in found.items() if said is not None}
+            assert recalled.items() <= self.told[task].items()
+            stats = self.real.buffer.stats(task)
+            assert len(recalled) == stats.remembered
+            assert stats.remembered_bytes <= LIMITS.memory_bytes
+            kept = sum(len(pack_told(source, said)) for source, said in recalled.items())
+            assert kept == stats.remembered_bytes
 
     @invariant()
     def the_champion_has_its_bytes(self) -> None:
@@ -268,6 +390,7 @@ def _observe_partition(s: Stores) -> tuple[Any, ...]:
         s.buffer.fresh_bytes(PARTITION),
         s.buffer.tasks(PARTITION),
         s.registry.champions(range(PARTITIONS)),
+        s.registry.relearning(range(PARTITIONS)),
     )
 
 
@@ -279,11 +402,18 @@ def _observe_task(s: Stores, task: str) -> tuple[Any, ...]:
         s.buffer.journal(task),
         [s.buffer.read(task, part) for part in PARTS],
         s.buffer.draw(task, corrections=2, bulk=2, replay=[0.0, 0.3, 0.99]),
+        _recall(s, task),
         s.registry.status(task),
+        [s.registry.left(task, base) for base in ("b" * 64, "d" * 64)],
+        s.buffer.held_back(task),
         history,
         [s.registry.is_learnt(task, step) for step in range(1, 5)],
         [_payload(s, record.manifest) for record in history[-6:]],
     )
+
+
+def _recall(s: Stores, task: str) -> list[Remembered | None]:
+    return s.buffer.recall([(task, source) for source in SOURCES])
 
 
 def _payload(s: Stores, manifest: SnapshotManifest) -> bytes | None:

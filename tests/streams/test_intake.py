@@ -9,6 +9,8 @@ import pytest
 
 from edgeseq_core.keys import partition_of
 from edgeseq_core.messages import Feedback, Pair, encode
+from edgeseq_core.replay.recall import Remembered
+from edgeseq_core.replay.recall import pack as pack_told
 from edgeseq_core.replay.record import unpack
 from edgeseq_core.streams.intake import Intake, IntakeLimits, names_of
 from edgeseq_core.testing.clock import FakeClock
@@ -54,12 +56,23 @@ def test_a_pair_is_stored_as_tokens_that_give_its_text_back() -> None:
     assert VOCABULARY.decode(record.target_ids) == "ok"
     assert (stored.task, stored.offset, stored.arrived_ms) == ("dates", 7, NOW_MS)
     assert not stored.correction
+    assert stored.told == b""
 
 
 def test_feedback_is_a_correction() -> None:
     fields = pair().model_dump() | {"kind": "feedback", "request_id": "r1"}
     taken = intake().take([FakeRecord(encode(Feedback(**fields)))], Feedback)
-    assert taken.pairs[0].correction
+    (stored,) = taken.pairs
+    assert stored.correction
+    told = Remembered("ok", "erp", "p1")
+    assert stored.told == pack_told("Grüße \U0001f600", told)
+
+
+def test_a_correction_of_a_series_is_for_no_memory() -> None:
+    series = {"times": [0.0], "values": [[1.0]]}
+    fields = pair(source=series).model_dump() | {"kind": "feedback", "request_id": None}
+    (stored,) = intake().take([FakeRecord(encode(Feedback(**fields)))], Feedback).pairs
+    assert (stored.quarantine, stored.told) == ("unsupported_source", b"")
 
 
 def test_the_longest_pair_fits() -> None:

@@ -16,7 +16,7 @@ from edgeseq_core.telemetry.metrics import (
 )
 
 UNITS = ("seconds", "bytes", "pairs", "rows", "requests", "ratio", "loss", "total", "info")
-UNITLESS = ("drift_statistic", "drift_flag", "paused_partitions")
+UNITLESS = ("drift_statistic", "drift_flag", "paused_partitions", "encoder_layers")
 LABELS = {
     "task", "outcome", "stage", "priority", "topic", "partition", "reason", "action", "verdict",
     "set", "part",

@@ -2,6 +2,7 @@
 
 local CHUNK = 1000  -- arguments that one call unpacks
 local NAME_BYTES = 16  -- a stored record begins with the digest of its pair's name
+local SOURCE_BYTES = 16  -- what a task remembers begins with the digest of the source
 
 local function refuse(text)
   return redis.error_reply('FENCED ' .. text)
@@ -100,6 +101,14 @@ local function shrink_reservoir(counters, records, reservoir, budget, share)
     redis.call('HSET', counters, 'threshold', threshold)
     bump(counters, 'bytes:reservoir', held - before)
   end
+end
+
+-- Forget what a source was corrected to; returns the bytes that it took.
+local function forget_told(memory, ages, source)
+  local size = redis.call('HSTRLEN', memory, source)
+  if redis.call('HDEL', memory, source) == 0 then return 0 end
+  redis.call('ZREM', ages, source)
+  return SOURCE_BYTES + size
 end
 
 -- Delete a checkpoint unless the learner or a kept snapshot stands on it.

@@ -20,18 +20,52 @@ local function drop(order, id, keys)
   drop_checkpoint(keys.checkpoints, keys.kept, redis.call('HGET', keys.state, 'step') or '0', step)
 end
 
+-- A refusal when a snapshot belongs to another base than the task learns on, else nil.
+local function fence_base(keys, task, id)
+  local base = redis.call('HGET', keys.state, 'base')
+  local record = redis.call('HGET', keys.manifests, id)
+  local own = record and cjson.decode(record).manifest.base
+  if base and own and own ~= base then
+    return redis.error_reply('SNAPSHOT snapshot ' .. id .. ' belongs to base ' .. string.sub(own, 1, 12)
+      .. ', task ' .. task .. ' learns on ' .. string.sub(base, 1, 12)
+      .. ': change the base back first')
+  end
+  return nil
+end
+
+-- Delete the champion that a purge left, whether or not another serves now.
+local function end_purge(task, keys, id)
+  if redis.call('HGET', keys.champions, task) == id then redis.call('HDEL', keys.champions, task) end
+  for _, order in ipairs({keys.promotions, keys.held}) do redis.call('ZREM', order, id) end
+  redis.call('HDEL', keys.payloads, id)
+  redis.call('HDEL', keys.kept, id)
+  redis.call('HDEL', keys.state, 'purging')
+end
+
+-- Leave a line of steps: what follows grows from `base` (steps are never used twice).
+local function fork(forks, keys, base)
+  local last = redis.call('HGET', keys.state, 'last_step') or '0'
+  redis.call('HINCRBY', keys.state, 'branch', 1)
+  redis.call('RPUSH', forks, last .. ':' .. base)
+end
+
 -- Numbers that order a task's snapshots.
 local function next_number(keys)
   return redis.call('HINCRBY', keys.state, 'registry_sequence', 1)
 end
 
--- What may not be dropped: the champion, what a person chose last, and what the gate compares with.
+-- What may not be dropped: the champion, what a person chose last, what the gate compares with, and
+-- the champions that were left at changes of base (state's fields "champion:BASE").
 local function spared(task, keys)
-  local named = redis.call('HMGET', keys.state, 'chosen', 'reference')
-  local ids = {}
-  for _, id in ipairs({redis.call('HGET', keys.champions, task), named[1], named[2]}) do
-    if id then ids[id] = true end
+  local ids, state = {}, redis.call('HGETALL', keys.state)
+  for at = 1, #state, 2 do
+    local field = state[at]
+    if field == 'chosen' or field == 'reference' or string.sub(field, 1, 9) == 'champion:' then
+      ids[state[at + 1]] = true
+    end
   end
+  local champion = redis.call('HGET', keys.champions, task)
+  if champion then ids[champion] = true end
   return ids
 end
 

@@ -1,0 +1,76 @@
+"""The table of a stream bench that has run: methods side by side on the same streams.
+
+    edgeseq bench fetch --data DATA
+    edgeseq bench learning --out FOLDER --data DATA [--stream NAME] [--method NAME] [--pairs N] [--seeds N]
+    python benchmarks/learning.py FOLDER --name NAME --ran 'edgeseq bench learning ...' [--note TEXT]
+
+Accuracy is exact match on held-out questions; every pair was answered before it was learnt.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from report import publish
+
+from edgeseq_core.corpus.streams import Stream
+from edgeseq_core.evaluate.bench_folder import BenchFolder
+from edgeseq_core.evaluate.learning_bench import Cell
+from edgeseq_core.evaluate.summary import MEASURES, Summary, summaries
+
+EXPLAINED = """Every method starts from the shipped base, gets the same pairs in the same order and takes the
+same number of optimizer steps a batch, with as many revisited pairs; CPU-seconds differ and are shown. Beside
+the base each may keep 192 KiB a task (separate: a model a task; joint: all pairs; EWC: two fp32 copies).
+GDumb and joint learn when the stream has ended. Whole models are told the task by tokens and a vector of
+their own, answer in fp32, and count as int8. No setting was tuned for a method here."""
+
+
+def by_phase(summary: Summary, cells: Sequence[Cell]) -> str:
+    """Accuracy on each phase's questions at the end, mean of the seeds."""
+    own = [c.exact[-1] for c in cells if (c.stream, c.method) == (summary.stream, summary.method)]
+    return " / ".join(f"{fmean(scores):.0f}" for scores in zip(*own, strict=True))
+
+
+def described(name: str, stream: Stream) -> str:
+    """What a stream was, and what the base saw of it."""
+    phases = ", ".join(f"{p.name} ({len(p.train):,} pairs)" for p in stream.phases)
+    missing = "".join(f" Left out: {said}." for said in stream.left_out)
+    return f"{name}: {phases}. The base saw: {stream.base_saw}.{missing}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--ran", required=True)
+    parser.add_argument("--note", default="", help="what a reader of this run must know first")
+    args = parser.parse_args()
+    folder = BenchFolder(args.folder)
+    cells = folder.cells()
+    streams = {(c.stream, c.seed): folder.kept_stream(c.stream, c.seed) for c in cells}
+    found = summaries(cells, streams)
+    headings = [m.heading for m in MEASURES if any(m.heading in s.values for s in found)]
+    rows = [
+        {
+            "stream": summary.stream,
+            "method": summary.method,
+            "seeds": summary.seeds,
+            "at the end, by phase": by_phase(summary, cells),
+            **{h: str(summary.values.get(h, "")) for h in headings},
+        }
+        for summary in found
+    ]
+    of_streams = {name: described(name, stream) for (name, _), stream in streams.items()}
+    publish(
+        args.name,
+        args.ran,
+        rows,
+        "\n\n".join(filter(None, [args.note, EXPLAINED, *of_streams.values()])),
+    )
+
+
+if __name__ == "__main__":
+    main()

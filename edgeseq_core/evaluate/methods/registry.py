@@ -1,0 +1,32 @@
+"""The methods by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from edgeseq_core.evaluate.methods.agem import AveragedGem
+from edgeseq_core.evaluate.methods.collected import GDumb, JointTraining
+from edgeseq_core.evaluate.methods.dark_replay import DarkExperienceReplay
+from edgeseq_core.evaluate.methods.ewc import OnlineEwc
+from edgeseq_core.evaluate.methods.floor import Floor
+from edgeseq_core.evaluate.methods.method import Method, Terms
+from edgeseq_core.evaluate.methods.naive import FineTuning
+from edgeseq_core.evaluate.methods.product import EdgeSeq
+from edgeseq_core.evaluate.methods.replay import ExperienceReplay
+from edgeseq_core.evaluate.methods.separate import OneModelPerTask
+
+METHODS: Mapping[str, Callable[[Terms], Method]] = {
+    "edgeseq": EdgeSeq,
+    "fine-tuning": FineTuning,
+    "er": ExperienceReplay,
+    "der++": DarkExperienceReplay,
+    "gdumb": GDumb,
+    "a-gem": AveragedGem,
+    "ewc": OnlineEwc,
+    "separate": OneModelPerTask,
+    "joint": JointTraining,
+    "suffix-rules": Floor,
+}
+
+#: On a stream of one task they are another method (EWC: fine-tuning, separate: ER), or wait until it ends.
+NEED_TASKS = frozenset({"gdumb", "ewc", "separate", "joint"})

@@ -1,0 +1,32 @@
+"""What a task's learner remembers beside its tensors; all of it travels in the checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+FADE = 0.99  # of the fading prequential score, a pair
+
+
+@dataclass
+class Progress:
+    """How far a task has come, and how well it does."""
+
+    step: int = 0
+    parent: int = 0
+    schedule: int = 0  # steps since the start or the last drift
+    warmed: int = 0  # steps since the start, the last drift or growth
+    pairs: int = 0  # learnt
+    held_out: int = 0
+    skipped: int = 0
+    drifts: int = 0
+    drifted: dict[str, int] = field(
+        default_factory=dict
+    )  # topic -> offset of the pair that showed it
+    positions: dict[str, str] = field(default_factory=dict)  # topic -> "log|next offset"
+    prequential_loss: float = 0.0  # fading mean, nats a token
+    prequential_exact: float = 0.0
+    unknown: float = 0.0  # fading share of sources with characters that the base does not know
+    scored: int = 0
+    looked: int = 0  # scored at the last look whether to grow
+    looked_loss: float = 0.0  # the fading loss then; 0 before the first look
+    relearning: int = 0  # steps until a task that began anew is offered

@@ -1,0 +1,1 @@
+"""The native engine: `edgeseq_core.native.engine` before the extension module, C++ in ``src/``."""

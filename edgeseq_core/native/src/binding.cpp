@@ -1,0 +1,212 @@
+// What Python sees: a base, calibrations of it, and an engine.  Sizes are checked here or in `Reader`.
+#include <pybind11/native_enum.h>
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "search.h"
+
+namespace py = pybind11;
+using namespace edgeseq;
+
+namespace {
+
+using Ids = std::vector<uint32_t>;
+
+// Views of numpy arrays, which `keep` holds while they are read.
+Reader reader(const py::dict& arrays, std::vector<py::array>& keep) {
+  std::unordered_map<std::string, Array> found;
+  for (const auto& [key, value] : arrays) {
+    auto array = py::array::ensure(value, py::array::c_style);
+    const auto name = py::cast<std::string>(key);
+    if (!array) throw Misfit(name + " is no array");
+    Array::Type type;
+    const char kind = array.dtype().kind();
+    if (kind == 'i' && array.itemsize() == 1) {
+      type = Array::Type::int8;
+    } else if (kind == 'f' && array.itemsize() == 2) {
+      type = Array::Type::float16;
+    } else if (kind == 'f' && array.itemsize() == 4) {
+      type = Array::Type::float32;
+    } else {
+      throw Misfit(name + " is neither int8 nor fp16 nor fp32");
+    }
+    std::vector<size_t> shape(array.shape(), array.shape() + array.ndim());
+    keep.push_back(array);
+    found.emplace(name, Array{type, std::move(shape), array.data()});
+  }
+  return Reader(std::move(found));
+}
+
+Shape shape_of(const py::dict& given) {
+  const auto number = [&](const char* name) { return py::cast<size_t>(given[name]); };
+  const auto numbers = [&](const char* name) { return py::cast<std::vector<size_t>>(given[name]); };
+  return {number("vocabulary"),     number("d_model"),        number("head_width"),
+          number("encoder_layers"), number("decoder_layers"), number("task_tokens"),
+          number("max_tokens"),     numbers("query_width"),   numbers("key_width"),
+          numbers("encoder_ffn"),   numbers("decoder_ffn")};
+}
+
+std::shared_ptr<Model> make_model(const py::dict& shape, const py::dict& arrays) {
+  std::vector<py::array> keep;
+  Reader read = reader(arrays, keep);
+  return std::make_shared<Model>(shape_of(shape), read);
+}
+
+std::shared_ptr<Calibration> make_calibration(Engine& engine, const py::dict& shape, const py::dict& arrays) {
+  std::vector<py::array> keep;
+  Reader read = reader(arrays, keep);
+  auto made = std::make_shared<Calibration>(
+      engine.model,
+      CalibrationShape{py::cast<size_t>(shape["rank"]), py::cast<size_t>(shape["encoder_layers"]),
+                       py::cast<size_t>(shape["task_tokens"]), py::cast<std::vector<float>>(shape["task_scores"]),
+                       py::cast<Ids>(shape["rows"]), py::cast<std::vector<Ids>>(shape["symbols"]),
+                       py::cast<Ids>(shape["alphabet"]), py::cast<size_t>(shape["source_rows"])},
+      read);
+  engine.remember(*made);
+  return made;
+}
+
+void check_source(const Engine& engine, const Ids& source) {
+  const Shape& shape = engine.model->shape;
+  if (source.empty() || source.size() > shape.max_tokens) throw py::value_error("a source is empty or too long");
+  for (uint32_t token : source)
+    if (token >= shape.vocabulary) throw py::value_error("a source has a token that is none");
+}
+
+void check(const Engine& engine, const std::vector<Request>& requests) {
+  if (requests.size() > UINT16_MAX) throw py::value_error("too many rows in a batch");
+  for (const Request& one : requests) {
+    check_source(engine, one.source);
+    if (!one.task || one.task->model != engine.model) throw py::value_error("a calibration of another base");
+    if (!one.own.empty() && one.own.size() != one.source.size()) throw py::value_error("an own row, or none, a token");
+    for (uint32_t row : one.own)
+      if (row > one.task->shape.source_rows) throw py::value_error("a source has an own row that is none");
+    if (!one.width || one.width > 1024) throw py::value_error("a row has between 1 and 1,024 answers");
+  }
+}
+
+void check(const std::vector<Request>& requests, const std::vector<Ids>& wanted, const Engine& engine) {
+  if (requests.size() != wanted.size()) throw py::value_error("a target a row");
+  for (size_t i = 0; i < wanted.size(); i++) {
+    if (wanted[i].size() > engine.model->shape.max_tokens) throw py::value_error("a target is too long");
+    for (uint32_t token : wanted[i])
+      if (token >= requests[i].task->symbols()) throw py::value_error("a target has a symbol that is none");
+  }
+}
+
+std::vector<Found> generate(Engine& engine, const std::vector<Request>& requests, size_t max_tokens,
+                            float temperature, const py::object& ask, size_t threads) {
+  check(engine, requests);
+  Limits limits{max_tokens, temperature, {}};
+  if (!ask.is_none())
+    limits.ask = [&ask](const std::vector<size_t>& rows, std::vector<Stop>& stops) {
+      const py::gil_scoped_acquire held;
+      stops = py::cast<std::vector<Stop>>(ask(rows));
+      if (stops.size() != rows.size()) throw py::value_error("a stop, or none, for each row");
+    };
+  const py::gil_scoped_release released;
+  return engine.generate(requests, limits, threads);
+}
+
+std::vector<Scored> score(Engine& engine, const std::vector<Request>& requests, const std::vector<Ids>& wanted,
+                          size_t threads) {
+  check(engine, requests);
+  check(requests, wanted, engine);
+  const py::gil_scoped_release released;
+  return engine.score(requests, wanted, threads);
+}
+
+std::vector<py::array_t<float>> logits(Engine& engine, const std::vector<Request>& requests,
+                                       const std::vector<Ids>& wanted) {
+  check(engine, requests);
+  check(requests, wanted, engine);
+  std::vector<py::array_t<float>> out;
+  const auto found = engine.logits(requests, wanted);
+  for (size_t i = 0; i < found.size(); i++)
+    out.emplace_back(std::vector<size_t>{wanted[i].size(), requests[i].task->symbols()}, found[i].data());
+  return out;
+}
+
+// Exact sums x w^T of int8 values by the named kernels, for tests.
+py::array_t<int32_t> sums(const std::string& isa, const py::array_t<int8_t, py::array::c_style>& x,
+                          const py::array_t<int8_t, py::array::c_style>& w) {
+  const Kernels* kernels = named(isa.c_str());
+  if (!kernels || x.ndim() != 2 || w.ndim() != 2 || x.shape(1) != w.shape(1))
+    throw py::value_error("unknown instructions, or shapes that do not fit");
+  const auto rows = static_cast<size_t>(x.shape(0)), out = static_cast<size_t>(w.shape(0)),
+             columns = static_cast<size_t>(x.shape(1));
+  Matrix matrix(out, columns);
+  matrix.put(0, {w.data(), std::vector<float>(out, 1.0f)}, out);
+  const size_t stride = matrix.view().groups * 4, width = matrix.blocks() * kLanes;
+  Aligned<uint8_t> codes((rows + kRowsAhead) * stride);
+  for (size_t r = 0; r < rows; r++)
+    for (size_t c = 0; c < columns; c++)
+      codes[r * stride + c] = static_cast<uint8_t>(x.data()[r * columns + c] + kernels->zero);
+  Aligned<int32_t> found(rows * width);
+  kernels->sums({matrix.view(), 0, matrix.blocks(), codes.data(), stride, nullptr, rows, nullptr, nullptr, nullptr,
+                 0, nullptr, 0, nullptr, 0},
+                found.data());
+  py::array_t<int32_t> made({rows, out});
+  for (size_t r = 0; r < rows; r++) std::copy_n(&found[r * width], out, made.mutable_data(r, 0));
+  return made;
+}
+
+std::vector<std::string> instruction_sets() {
+  size_t count;
+  const Kernels* const* all = available(&count);
+  std::vector<std::string> out;
+  for (size_t i = 0; i < count; i++) out.emplace_back(all[i]->name);
+  return out;
+}
+
+std::shared_ptr<Engine> make_engine(std::shared_ptr<Model> model, const std::string& isa) {
+  const Kernels* kernels = named(isa.c_str());
+  if (!kernels) throw py::value_error("this CPU or build has no " + isa);
+  return std::make_shared<Engine>(std::move(model), *kernels);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_engine, m) {
+  py::register_exception<Misfit>(m, "Misfit", PyExc_ValueError);
+  py::native_enum<Stop>(m, "Stop", "enum.Enum")
+      .value("none", Stop::none)
+      .value("end", Stop::end)
+      .value("length", Stop::length)
+      .value("deadline", Stop::deadline)
+      .value("cancelled", Stop::cancelled)
+      .finalize();
+  py::classh<Model>(m, "Model").def(py::init(&make_model)).def_property_readonly("bytes", &Model::bytes);
+  py::classh<Calibration>(m, "Calibration").def_property_readonly("bytes", &Calibration::bytes);
+  py::classh<Request>(m, "Request")
+      .def(py::init([](Ids source, Ids own, std::shared_ptr<Calibration> task, size_t width, bool constrained) {
+             return Request{std::move(source), std::move(task), width, constrained, std::move(own)};
+           }),
+           py::arg("source"), py::arg("own"), py::arg("task"), py::arg("width") = 1, py::arg("constrained") = false);
+  py::classh<Hypothesis>(m, "Hypothesis")
+      .def_readonly("tokens", &Hypothesis::tokens)
+      .def_readonly("log_probability", &Hypothesis::log_probability);
+  py::classh<Found>(m, "Found")
+      .def_readonly("hypotheses", &Found::hypotheses)
+      .def_readonly("stop", &Found::stop);
+  py::classh<Scored>(m, "Scored")
+      .def_readonly("loss", &Scored::loss)
+      .def_readonly("tokens", &Scored::tokens)
+      .def_readonly("exact", &Scored::exact);
+  py::classh<Engine>(m, "Engine")
+      .def(py::init(&make_engine))
+      .def("calibration", &make_calibration)
+      .def("generate", &generate)
+      .def("score", &score)
+      .def("logits", &logits)
+      .def("features",
+           [](Engine& engine, const std::vector<Ids>& sources, size_t layers) {
+             for (const Ids& one : sources) check_source(engine, one);
+             const py::gil_scoped_release released;
+             return engine.features(sources, layers);
+           })
+      .def_property_readonly("instructions", [](const Engine& engine) { return engine.kernels.name; });
+  m.def("sums", &sums);
+  m.def("instruction_sets", &instruction_sets);
+}

@@ -1,0 +1,79 @@
+// What a task changes of a base, folded into how the base's sums are finished.
+//
+// Scales and shifts of rows go into the row's scale and bias; low-rank parts B A keep small int8 matrices of
+// their own: u = A x is quantized like any activation, and B u is added (`Finish`).  Immutable once made.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model.h"
+
+namespace edgeseq {
+
+struct CalibrationShape {
+  size_t rank = 0, encoder_layers = 0, task_tokens = 0;
+  std::vector<float> task_scores;           // added to the attention of each task token
+  std::vector<uint32_t> rows;               // tokens with an own row
+  std::vector<std::vector<uint32_t>> symbols;  // byte tokens of each own symbol
+  std::vector<uint32_t> alphabet;           // what a constrained answer is made of
+  size_t source_rows = 0;                   // own rows of symbols of sources
+};
+
+// One calibrated use of a matrix.
+struct Fitted {
+  Matrix a;                 // of all parts, `rank` rows a part
+  Aligned<float> no_bias;   // of a
+  Aligned<int8_t> b;        // packed, rank columns a row
+  Aligned<int32_t> b_offset;
+  Aligned<float> b_scale;   // folded
+  Aligned<float> scale, bias;
+  Aligned<float> factor;    // of the input; empty: none
+  std::vector<uint8_t> part_of_block;
+  Finish finish, reduce;    // of the sums, and of those of `a`
+};
+
+// Keys and values of the task's tokens at one decoder layer, which no source changes.
+struct TaskMemory {
+  std::vector<float> keys, values;  // [task_tokens, key_width]
+};
+
+class Calibration {
+ public:
+  // Throws Misfit.  The model must outlive it.
+  Calibration(std::shared_ptr<const Model> model, CalibrationShape shape, Reader& arrays);
+  Calibration(const Calibration&) = delete;
+  Calibration& operator=(const Calibration&) = delete;
+
+  const std::shared_ptr<const Model> model;
+  const CalibrationShape shape;
+
+  const Fitted* at(const Linear& linear) const { return fitted_[linear.id].get(); }
+  size_t symbols() const { return model->shape.vocabulary + shape.symbols.size(); }
+
+  // y = embedding of a token times sqrt(d), plus the task vector.
+  void embed(uint32_t token, float* y) const;
+
+  Finish scores;           // of the table, with the task's biases
+  Matrix own_rows;         // what is added to the embeddings of `shape.rows`
+  Matrix source_rows;      // what is added to those of a source's tokens (`Request::own`)
+  Finish own_scores;       // of own_rows
+  std::vector<float> symbol_bias;  // of own symbols
+  std::vector<float> outside;      // -inf outside the alphabet
+  Matrix tokens;
+  bool has_task_scores = false;
+  std::vector<TaskMemory> memory;  // a decoder layer; filled by `remember_tasks`
+  size_t bytes() const;
+
+ private:
+  void fit(const Linear&, Reader&);
+  void read_rows(Reader&);
+
+  std::vector<std::unique_ptr<Fitted>> fitted_;
+  std::vector<int32_t> row_of_;  // of each symbol; -1: none
+  std::vector<float> vector_;
+  Aligned<float> score_bias_, no_bias_;
+};
+
+}  // namespace edgeseq

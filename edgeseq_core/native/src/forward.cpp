@@ -1,0 +1,367 @@
+#include "forward.h"
+
+#include <cmath>
+
+namespace edgeseq {
+namespace {
+
+// Bytes from a row of codes to the next: rows a power of two apart would share a few lines of the cache.
+size_t code_stride(size_t width) { return padded(width, kDepth) + kDepth; }
+
+}  // namespace
+
+// --- memory of what was decoded -------------------------------------------------------------------------
+
+void Caches::reserve(const Model& model, size_t places, size_t tokens) {
+  tokens_ = padded(tokens, kLanes);
+  starts_.clear();
+  widths_.clear();
+  each_ = 0;
+  for (const DecoderLayer& layer : model.decoder) {
+    starts_.push_back(each_);
+    widths_.push_back(layer.self.key_width);
+    each_ += 2 * layer.self.key_width * tokens_;
+  }
+  data_.reserve(places * each_);
+}
+
+void Caches::copy(const Model& model, size_t from, size_t to, size_t length) {
+  const size_t stride = head_stride(model), used = padded(length, kLanes) * model.shape.head_width;
+  for (size_t l = 0; l < model.decoder.size(); l++) {
+    const AttentionSite& site = model.decoder[l].self;
+    for (size_t head = 0; head < site.kv_heads; head++)
+      std::copy_n(keys(from, l) + head * stride, used, keys(to, l) + head * stride);
+    std::copy_n(values(from, l), length * site.key_width, values(to, l));
+  }
+}
+
+// --- batches --------------------------------------------------------------------------------------------
+
+Forward::Forward(const Model& model, const Kernels& kernels, Workspace& space,
+                 std::vector<const Calibration*> tasks)
+    : model_(model), kernels_(kernels), space_(space), tasks_(std::move(tasks)), finish_(tasks_.size()) {
+  size_t most = model.shape.vocabulary;
+  for (const Calibration* task : tasks_)
+    if (task) most = std::max(most, task->symbols());
+  space_.logits_stride = padded(most, kLanes);
+}
+
+size_t Forward::symbols(uint16_t task) const {
+  return tasks_[task] ? tasks_[task]->symbols() : model_.shape.vocabulary;
+}
+
+void Forward::begin(size_t rows) {
+  rows_ = rows;
+  zeros_.resize(std::max(rows, zeros_.size()));
+  space_.x.reserve(rows * model_.shape.d_model);
+  space_.wide.reserve(rows * (model_.widest() + kLanes));
+  space_.mixed.reserve(rows * model_.deepest());
+  space_.row.reserve(model_.deepest());
+  space_.x_scale.reserve(rows);
+  space_.codes.reserve((rows + kRowsAhead) * code_stride(model_.deepest()));
+}
+
+void Forward::set_tasks(const std::vector<uint16_t>& of_row) {
+  task_ = of_row;
+  segments_.clear();
+  for (size_t row = 0; row < rows_; row++) {
+    if (segments_.empty() || segments_.back().task != task_[row])
+      segments_.push_back({task_[row], row, row});
+    segments_.back().end = row + 1;
+  }
+}
+
+// --- parts of a layer -----------------------------------------------------------------------------------
+
+void Forward::quantize_norm(const Aligned<float>& gain) {
+  const size_t d = model_.shape.d_model;
+  space_.codes_stride = code_stride(d);
+  for (size_t row = 0; row < rows_; row++) {
+    kernels_.norm(&space_.x[row * d], gain.data(), d, space_.row.data());
+    space_.x_scale[row] =
+        kernels_.quantize(space_.row.data(), nullptr, d, &space_.codes[row * space_.codes_stride]);
+  }
+}
+
+void Forward::quantize_rows(const float* from, size_t stride, size_t width, const Linear* factors) {
+  space_.codes_stride = code_stride(width);
+  for (size_t row = 0; row < rows_; row++) {
+    const Calibration* task = tasks_[task_[row]];
+    const Fitted* fitted = factors && task ? task->at(*factors) : nullptr;
+    const float* factor = fitted && fitted->factor.size() ? fitted->factor.data() : nullptr;
+    space_.x_scale[row] = kernels_.quantize(from + row * stride, factor, padded(width, kLanes),
+                                            &space_.codes[row * space_.codes_stride]);
+  }
+}
+
+// y = (or += ...) blocks [first, end) of a linear map of the quantized rows.
+void Forward::linear(const Linear& linear, size_t first, size_t end, Mode mode, float* y, size_t stride) {
+  bool low = false;
+  for (size_t t = 0; t < tasks_.size(); t++) {
+    const Fitted* fitted = tasks_[t] ? tasks_[t]->at(linear) : nullptr;
+    finish_[t] = fitted ? &fitted->finish : &linear.bare;
+    low = low || fitted;
+  }
+  size_t low_stride = 0;
+  const uint8_t* low_x = low ? reduce(linear, first, end, &low_stride) : nullptr;
+  kernels_.project({linear.matrix->view(), first, end, space_.codes.data(), space_.codes_stride,
+                    space_.x_scale.data(), rows_, finish_.data(), task_.data(), low_x, low_stride,
+                    space_.u_scale.data(), linear.parts.size(), y, stride},
+                   mode);
+}
+
+// Codes of u = A x of each row whose task has a low-rank part here, for the parts in blocks [first, end).
+const uint8_t* Forward::reduce(const Linear& linear, size_t first, size_t end, size_t* stride) {
+  size_t rank = 0;
+  for (const Calibration* task : tasks_)
+    if (task && task->at(linear)) rank = std::max(rank, task->at(linear)->finish.rank);
+  const size_t parts = linear.parts.size(), width = padded(parts * rank, kLanes);
+  *stride = parts * rank;
+  space_.u.reserve(rows_ * width);
+  space_.u_codes.reserve(rows_ * *stride);
+  space_.u_scale.reserve(rows_ * parts);
+  for (const Segment& segment : segments_) {
+    const Calibration* task = tasks_[segment.task];
+    const Fitted* fitted = task ? task->at(linear) : nullptr;
+    if (!fitted) continue;
+    const size_t own = fitted->finish.rank, from = fitted->part_of_block[first],
+                 to = fitted->part_of_block[end - 1] + 1u;
+    const size_t a_first = from * own / kLanes, a_end = padded(to * own, kLanes) / kLanes;
+    const Finish* reduce = &fitted->reduce;
+    kernels_.project({fitted->a.view(), a_first, a_end,
+                      &space_.codes[segment.first * space_.codes_stride], space_.codes_stride,
+                      &space_.x_scale[segment.first], segment.end - segment.first, &reduce, zeros_.data(),
+                      nullptr, 0, nullptr, 0, &space_.u[segment.first * width + a_first * kLanes], width},
+                     Mode::store);
+    for (size_t row = segment.first; row < segment.end; row++)
+      for (size_t part = from; part < to; part++)
+        space_.u_scale[row * parts + part] =
+            kernels_.quantize_few(&space_.u[row * width + part * own], own,
+                                  &space_.u_codes[row * *stride + part * own]);
+  }
+  return space_.u_codes.data();
+}
+
+void Forward::feed(const FfnSite& ffn) {
+  const size_t d = model_.shape.d_model, wide = padded(ffn.width, kLanes) + kLanes;
+  quantize_norm(ffn.gain);
+  linear(ffn.up, 0, ffn.up.matrix->blocks(), Mode::relu, space_.wide.data(), wide);
+  quantize_rows(space_.wide.data(), wide, ffn.width, &ffn.down);
+  linear(ffn.down, 0, d / kLanes, Mode::add, space_.x.data(), d);
+}
+
+void Forward::place_key(float* keys, size_t head_stride, size_t heads, size_t at, const float* key) const {
+  const size_t width = model_.shape.head_width;
+  for (size_t head = 0; head < heads; head++) {
+    float* to = keys + head * head_stride + at / kLanes * width * kLanes + at % kLanes;
+    for (size_t c = 0; c < width; c++) to[c * kLanes] = key[head * width + c];
+  }
+}
+
+// --- encoder --------------------------------------------------------------------------------------------
+
+void Forward::encode(const std::vector<Source>& sources, size_t layers) {
+  const size_t d = model_.shape.d_model;
+  const float root = std::sqrt(static_cast<float>(d));
+  std::vector<size_t> lengths;
+  std::vector<uint16_t> of_row;
+  size_t rows = 0;
+  for (const Source& source : sources) {
+    lengths.push_back(source.tokens.size());
+    of_row.insert(of_row.end(), source.tokens.size(), source.task);
+    rows += source.tokens.size();
+  }
+  begin(rows);
+  set_tasks(of_row);
+  float* x = space_.x.data();
+  for (const Source& source : sources)
+    for (size_t at = 0; at < source.tokens.size(); at++, x += d) {
+      std::fill_n(x, d, 0.0f);
+      model_.table.add_row(source.tokens[at], root, x);
+      if (!source.own.empty() && source.own[at])
+        tasks_[source.task]->source_rows.add_row(source.own[at] - 1, root, x);
+    }
+  for (size_t l = 0; l < layers; l++) {
+    self_attention(model_.encoder[l].self, lengths);
+    feed(model_.encoder[l].ffn);
+  }
+}
+
+void Forward::self_attention(const AttentionSite& site, const std::vector<size_t>& lengths) {
+  const size_t d = model_.shape.d_model, width = model_.shape.head_width, quarter = model_.head_quarter();
+  const size_t stride = site.query_width + 2 * site.key_width;
+  quantize_norm(site.gain);
+  linear(site.qkv, 0, stride / kLanes, Mode::store, space_.wide.data(), stride);
+  size_t row = 0;
+  for (size_t length : lengths) {
+    const size_t filled = padded(length, kLanes), head_stride = filled * width;
+    space_.keys.reserve(site.kv_heads * head_stride);
+    space_.scores.reserve(kMostQueries * filled);
+    float* first = &space_.wide[row * stride];
+    for (size_t at = 0; at < length; at++) {
+      float* q = first + at * stride;
+      const float *cosine = &model_.cosine[at * quarter], *sine = &model_.sine[at * quarter];
+      kernels_.turn(q, site.heads + site.kv_heads, width, cosine, sine);
+      place_key(space_.keys.data(), head_stride, site.kv_heads, at, q + site.query_width);
+    }
+    kernels_.attend({first, length, stride, site.heads, site.kv_heads, width, space_.keys.data(), head_stride,
+                     first + site.query_width + site.key_width, stride, length, nullptr,
+                     space_.scores.data(), &space_.mixed[row * site.query_width], site.query_width});
+    row += length;
+  }
+  quantize_rows(space_.mixed.data(), site.query_width, site.query_width);
+  linear(site.out, 0, d / kLanes, Mode::add, space_.x.data(), d);
+}
+
+void Forward::memorize(const std::vector<size_t>& lengths, Memory* memory) {
+  const size_t width = model_.shape.head_width, quarter = model_.head_quarter();
+  quantize_norm(model_.encoder_gain);
+  for (size_t l = 0; l < model_.decoder.size(); l++) {
+    const AttentionSite& site = model_.decoder[l].cross;
+    const size_t k = site.key_width, stride = 2 * k;
+    linear(site.qkv, site.query_width / kLanes, (site.query_width + stride) / kLanes, Mode::store,
+           space_.wide.data(), stride);
+    size_t row = 0;
+    for (size_t s = 0; s < lengths.size(); s++) {
+      const Calibration& task = *tasks_[task_[row]];
+      const TaskMemory& of_task = task.memory[l];
+      const size_t tokens = task.shape.task_tokens;
+      Memory& into = memory[s];
+      into.count = tokens + lengths[s];
+      const size_t head_stride = padded(into.count, kLanes) * width;
+      into.keys.emplace_back(site.kv_heads * head_stride);
+      into.values.emplace_back(into.count * k);
+      float *keys = into.keys[l].data(), *values = into.values[l].data();
+      for (size_t at = 0; at < tokens; at++) place_key(keys, head_stride, site.kv_heads, at, &of_task.keys[at * k]);
+      std::copy(of_task.values.begin(), of_task.values.end(), values);
+      for (size_t at = 0; at < lengths[s]; at++, row++) {
+        float* kv = &space_.wide[row * stride];
+        kernels_.turn(kv, site.kv_heads, width, &model_.cosine[at * quarter], &model_.sine[at * quarter]);
+        place_key(keys, head_stride, site.kv_heads, tokens + at, kv);
+        std::copy_n(kv + k, k, values + (tokens + at) * k);
+      }
+      if (task.has_task_scores && !l)
+        into.added = Aligned<float>(task.shape.task_scores, padded(into.count, kLanes));
+    }
+  }
+}
+
+void Forward::remember(Calibration& task) {
+  const size_t d = model_.shape.d_model;
+  begin(task.shape.task_tokens);
+  set_tasks(std::vector<uint16_t>(rows_, 0));
+  std::fill_n(space_.x.data(), rows_ * d, 0.0f);
+  for (size_t row = 0; row < rows_; row++) task.tokens.add_row(row, 1, &space_.x[row * d]);
+  quantize_rows(space_.x.data(), d, d);
+  for (const DecoderLayer& layer : model_.decoder) {
+    const AttentionSite& site = layer.cross;
+    const size_t k = site.key_width, stride = 2 * k;
+    linear(site.qkv, site.query_width / kLanes, (site.query_width + stride) / kLanes, Mode::store,
+           space_.wide.data(), stride);
+    TaskMemory made;
+    for (size_t row = 0; row < rows_; row++) {
+      const float* kv = &space_.wide[row * stride];
+      made.keys.insert(made.keys.end(), kv, kv + k);
+      made.values.insert(made.values.end(), kv + k, kv + stride);
+    }
+    task.memory.push_back(std::move(made));
+  }
+}
+
+// --- decoder --------------------------------------------------------------------------------------------
+
+float* Forward::step(const std::vector<Place>& places, size_t at) {
+  const size_t d = model_.shape.d_model, width = model_.shape.head_width;
+  const float *cosine = &model_.cosine[at * model_.head_quarter()],
+              *sine = &model_.sine[at * model_.head_quarter()];
+  begin(places.size());
+  task_.resize(rows_);
+  for (size_t row = 0; row < rows_; row++) {
+    task_[row] = places[row].task;
+    tasks_[places[row].task]->embed(places[row].token, &space_.x[row * d]);
+  }
+  set_tasks(task_);
+  const auto mix = [&](const AttentionSite& site, size_t row, size_t q_stride, const float* keys,
+                       size_t head_stride, const float* values, size_t count, const float* added) {
+    space_.scores.reserve(kMostQueries * padded(count, kLanes));
+    kernels_.attend({&space_.wide[row * q_stride], 1, q_stride, site.heads, site.kv_heads, width, keys,
+                     head_stride, values, site.key_width, count, added, space_.scores.data(),
+                     &space_.mixed[row * site.query_width], site.query_width});
+  };
+  for (size_t l = 0; l < model_.decoder.size(); l++) {
+    const DecoderLayer& layer = model_.decoder[l];
+    {
+      const AttentionSite& site = layer.self;
+      const size_t q = site.query_width, k = site.key_width, stride = q + 2 * k;
+      const size_t head_stride = space_.caches.head_stride(model_);
+      quantize_norm(site.gain);
+      linear(site.qkv, 0, stride / kLanes, Mode::store, space_.wide.data(), stride);
+      for (size_t row = 0; row < rows_; row++) {
+        float *made = &space_.wide[row * stride], *keys = space_.caches.keys(places[row].cache, l),
+              *values = space_.caches.values(places[row].cache, l);
+        kernels_.turn(made, site.heads + site.kv_heads, width, cosine, sine);
+        place_key(keys, head_stride, site.kv_heads, at, made + q);
+        std::copy_n(made + q + k, k, values + at * k);
+        mix(site, row, stride, keys, head_stride, values, at + 1, nullptr);
+      }
+      quantize_rows(space_.mixed.data(), q, q);
+      linear(site.out, 0, d / kLanes, Mode::add, space_.x.data(), d);
+    }
+    if (layer.feeds) feed(layer.ffn1);
+    {
+      const AttentionSite& site = layer.cross;
+      const size_t q = site.query_width;
+      quantize_norm(site.gain);
+      linear(site.qkv, 0, q / kLanes, Mode::store, space_.wide.data(), q);
+      for (size_t row = 0; row < rows_; row++) {
+        const Memory& memory = *places[row].memory;
+        kernels_.turn(&space_.wide[row * q], site.heads, width, cosine, sine);
+        mix(site, row, q, memory.keys[l].data(), padded(memory.count, kLanes) * width,
+            memory.values[l].data(), memory.count, memory.added.size() ? memory.added.data() : nullptr);
+      }
+      quantize_rows(space_.mixed.data(), q, q);
+      linear(site.out, 0, d / kLanes, Mode::add, space_.x.data(), d);
+    }
+    if (layer.feeds) feed(layer.ffn2);
+  }
+  score();
+  return space_.logits.data();
+}
+
+// Scores of all symbols: of the table, with the task's biases, then what is the task's own.
+void Forward::score() {
+  const size_t stride = space_.logits_stride;
+  quantize_norm(model_.decoder_gain);
+  space_.logits.reserve(rows_ * stride);
+  for (size_t t = 0; t < tasks_.size(); t++) finish_[t] = &tasks_[t]->scores;
+  kernels_.project({model_.table.view(), 0, model_.table.blocks(), space_.codes.data(), space_.codes_stride,
+                    space_.x_scale.data(), rows_, finish_.data(), task_.data(), nullptr, 0, nullptr, 0,
+                    space_.logits.data(), stride},
+                   Mode::store);
+  for (const Segment& segment : segments_) {
+    const Calibration& task = *tasks_[segment.task];
+    const size_t rows = segment.end - segment.first, own = task.own_rows.blocks() * kLanes;
+    const Finish* finish = &task.own_scores;
+    space_.u.reserve(rows * own);
+    kernels_.project({task.own_rows.view(), 0, task.own_rows.blocks(),
+                      &space_.codes[segment.first * space_.codes_stride], space_.codes_stride,
+                      &space_.x_scale[segment.first], rows, &finish, zeros_.data(), nullptr, 0, nullptr, 0,
+                      space_.u.data(), own},
+                     Mode::store);
+    for (size_t row = 0; row < rows; row++)
+      own_scores(&space_.logits[(segment.first + row) * stride], &space_.u[row * own], task);
+  }
+}
+
+// A symbol of its own scores as the mean of its bytes do, by the base; then own rows add theirs.
+void Forward::own_scores(float* logits, const float* own, const Calibration& task) {
+  const size_t known = model_.shape.vocabulary;
+  for (size_t s = 0; s < task.shape.symbols.size(); s++) {
+    float sum = 0;
+    for (uint32_t byte : task.shape.symbols[s]) sum += logits[byte] - task.scores.bias[byte];
+    logits[known + s] = sum / static_cast<float>(task.shape.symbols[s].size()) + task.symbol_bias[s];
+  }
+  for (size_t i = 0; i < task.shape.rows.size(); i++) logits[task.shape.rows[i]] += own[i];
+}
+
+}  // namespace edgeseq

@@ -1,0 +1,114 @@
+// What each set of instructions provides, and which of them this CPU has.
+//
+// A matrix [N, K] of bytes is packed once for all of them: blocks of 16 rows, in each block groups of 4
+// columns, 64 bytes a group: [N / 16][K / 4][16 rows][4 columns].  N is filled up to a multiple of 16 and K to
+// one of 64 with zeros.  AVX-512 reads a group as one register, AVX2 as two, NEON as four, and AMX sixteen of
+// them as one tile.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace edgeseq {
+
+constexpr size_t kLanes = 16;   // rows a block
+constexpr size_t kDepth = 64;   // what K is a multiple of
+constexpr size_t kRowsAhead = 32;  // rows of codes that may be read (never used) after the last
+
+constexpr size_t kMostQueries = 4; // whose scores are made together
+
+constexpr size_t padded(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+struct PackedView {
+  const int8_t* values;   // aligned to 64 bytes
+  const int32_t* offset;  // -128 * the sum of each row's weights
+  size_t groups;          // of 4 columns
+};
+
+// What makes numbers of a task's sums: y = sum * x_scale * scale + bias, and B u of its low-rank part where
+// it has one (`low`: B packed, `rank` filled up to a multiple of 4).
+struct Finish {
+  const float* scale;
+  const float* bias;
+  const int8_t* low = nullptr;
+  const int32_t* low_offset = nullptr;
+  const float* low_scale = nullptr;
+  const uint8_t* part_of_block = nullptr;  // which u a block reads
+  size_t rank = 0;
+};
+
+enum class Mode { store, relu, add };  // y = ..., y = max(0, ...), y += ...
+
+// y[:, block range] for `rows` rows of codes.  A row's result depends on its own codes, scale and task alone.
+struct Product {
+  PackedView matrix;
+  size_t first_block, last_block;
+  const uint8_t* x;  // [rows + kRowsAhead, x_stride]
+  size_t x_stride;
+  const float* x_scale;  // [rows]
+  size_t rows;
+  const Finish* const* finish;  // one a task of the batch
+  const uint16_t* task;         // [rows]
+  const uint8_t* low_x;         // codes of u, [rows, low_stride], rank a part
+  size_t low_stride;
+  const float* low_x_scale;  // [rows, low_scale_stride], one a part
+  size_t low_scale_stride;
+  float* y;  // column 0 is the first block's first row
+  size_t y_stride;
+};
+
+// Queries of all heads against keys [kv_heads][blocks][width][16] and values [count, value_stride].
+struct Attention {
+  const float* query;  // [queries, query_stride]
+  size_t queries, query_stride, heads, kv_heads, width;
+  const float* keys;
+  size_t key_head_stride;  // floats
+  const float* values;
+  size_t value_stride;
+  size_t count;
+  const float* added;  // to each key's score, [count filled up to 16]; null: nothing
+  float* scores;       // scratch, [kMostQueries, count filled up to 16]
+  float* out;          // [queries, out_stride]
+  size_t out_stride;
+};
+
+struct Best {
+  float value;
+  uint32_t at;
+};
+
+struct Kernels {
+  const char* name;
+  int zero;  // what is added to an int8 activation to make its code
+
+  // Codes of x (times `factor` where there is one), n a multiple of 16; returns the scale.
+  float (*quantize)(const float* x, const float* factor, size_t n, uint8_t* codes);
+  // The same for a few numbers, any n.
+  float (*quantize_few)(const float* x, size_t n, uint8_t* codes);
+  // RMSNorm of n (a multiple of 16) numbers.
+  void (*norm)(const float* x, const float* gain, size_t n, float* y);
+  void (*project)(const Product&, Mode);
+  // Exact sums [rows, N] of `product`, for tests.
+  void (*sums)(const Product&, int32_t* out);
+  void (*attend)(const Attention&);
+  // Rotary turn of the first half of each head, in place.
+  void (*turn)(float* heads, size_t count, size_t width, const float* cosine, const float* sine);
+  Best (*best)(const float* x, size_t n);  // the first of the largest
+  // log sum exp(x * factor), given the largest x.
+  float (*log_total)(const float* x, size_t n, float largest, float factor);
+};
+
+// Each is null where it was not compiled; whether the CPU has it is another question.
+const Kernels* kernels_plain();
+const Kernels* kernels_avx2();
+const Kernels* kernels_avxvnni();
+const Kernels* kernels_avx512();
+const Kernels* kernels_amx();
+const Kernels* kernels_neon();
+
+// All that run here, best first.
+const Kernels* const* available(size_t* count);
+// By name; null where it does not run here.
+const Kernels* named(const char* name);
+
+}  // namespace edgeseq

@@ -1,0 +1,312 @@
+// The kernels, written once over `lanes.h` and compiled once a set of instructions.
+#pragma once
+
+#include <cmath>
+
+#include "kernels.h"
+#include "lanes.h"
+
+namespace {
+
+using edgeseq::Attention;
+using edgeseq::Best;
+using edgeseq::Finish;
+using edgeseq::kLanes;
+using edgeseq::Mode;
+using edgeseq::Product;
+
+// --- numbers to codes ---------------------------------------------------------------------------------
+
+EDGESEQ_INLINE F value(const float* x, const float* factor, size_t at) {
+  return factor ? load(x + at) * load(factor + at) : load(x + at);
+}
+
+float quantize(const float* x, const float* factor, size_t n, uint8_t* codes) {
+  F most[4] = {all(0.0f), all(0.0f), all(0.0f), all(0.0f)};
+  size_t at = 0;
+  for (; at + 4 * kLanes <= n; at += 4 * kLanes)
+    repeat<4>([&](auto i) EDGESEQ_LAMBDA {
+      most[i] = larger(most[i], magnitude(value(x, factor, at + i * kLanes)));
+    });
+  for (; at < n; at += kLanes) most[0] = larger(most[0], magnitude(value(x, factor, at)));
+  const float top = largest(larger(larger(most[0], most[1]), larger(most[2], most[3])));
+  const F inverse = all(top > 0 ? 127.0f / top : 0.0f);
+  for (at = 0; at < n; at += kLanes) store_codes(codes + at, value(x, factor, at) * inverse);
+  return top / 127.0f;
+}
+
+float quantize_few(const float* x, size_t n, uint8_t* codes) {
+  float top = 0;
+  for (size_t i = 0; i < n; i++) {
+    const float size = x[i] < 0 ? -x[i] : x[i];
+    top = size > top ? size : top;
+  }
+  const float inverse = top > 0 ? 127.0f / top : 0.0f;
+  for (size_t i = 0; i < n; i++) {
+    const float whole = (x[i] * inverse + 12582912.0f) - 12582912.0f;  // to the nearest, ties to even
+    codes[i] = static_cast<uint8_t>(static_cast<int>(whole) + kZero);
+  }
+  return top / 127.0f;
+}
+
+void norm(const float* x, const float* gain, size_t n, float* y) {
+  F squares = all(0.0f);
+  for (size_t i = 0; i < n; i += kLanes) squares = fused(load(x + i), load(x + i), squares);
+  const F factor = all(1.0f / std::sqrt(total(squares) / static_cast<float>(n) + 1e-6f));
+  for (size_t i = 0; i < n; i += kLanes) store(y + i, load(x + i) * factor * load(gain + i));
+}
+
+// --- products -----------------------------------------------------------------------------------------
+
+// What happens to a block of a row's sums.
+struct Finisher {
+  const Product& p;
+  const Mode mode;
+
+  EDGESEQ_INLINE void operator()(size_t row, size_t block, I sums) const {
+    const Finish& own = *p.finish[p.task[row]];
+    const size_t at = block * kLanes;
+    F y = fused(to_floats(sums), all(p.x_scale[row]) * load(own.scale + at), load(own.bias + at));
+    if (own.low) {
+      const size_t part = own.part_of_block[block];
+      const uint8_t* u = p.low_x + row * p.low_stride + part * own.rank;
+      const int8_t* w = own.low + block * own.rank * kLanes;
+      I more = start(own.low_offset + at);
+      for (size_t i = 0; i < own.rank; i += 4) more = dot(more, shared(u + i), weights(w + i * kLanes));
+      const F scale = all(p.low_x_scale[row * p.low_scale_stride + part]) * load(own.low_scale + at);
+      y = fused(to_floats(more), scale, y);
+    }
+    float* out = p.y + row * p.y_stride + (block - p.first_block) * kLanes;
+    if (mode == Mode::relu) y = larger(y, all(0.0f));
+    if (mode == Mode::add) y = load(out) + y;
+    store(out, y);
+  }
+};
+
+struct KeepSums {
+  const Product& p;
+  int32_t* out;
+
+  EDGESEQ_INLINE void operator()(size_t row, size_t block, I sums) const {
+    store(out + row * (p.last_block - p.first_block) * kLanes + (block - p.first_block) * kLanes, sums);
+  }
+};
+
+template <size_t R, size_t B, class Done>
+EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const Done& done) {
+  const size_t stride = p.matrix.groups * 64, x_stride = p.x_stride;
+  const int8_t* w = p.matrix.values + block * stride;
+  const uint8_t* x = p.x + row * x_stride;
+  I sums[R][B];
+  repeat<B>([&](auto b) EDGESEQ_LAMBDA {
+    const I first = start(p.matrix.offset + (block + b) * kLanes);
+    repeat<R>([&](auto r) EDGESEQ_LAMBDA { sums[r][b] = first; });
+  });
+  for (size_t g = 0; g < p.matrix.groups; g++, w += 64, x += 4) {
+    W column[B];
+    repeat<B>([&](auto b) EDGESEQ_LAMBDA { column[b] = weights(w + b * stride); });
+    repeat<R>([&](auto r) EDGESEQ_LAMBDA {
+      const X four = shared(x + r * x_stride);
+      repeat<B>([&](auto b) EDGESEQ_LAMBDA { sums[r][b] = dot(sums[r][b], four, column[b]); });
+    });
+  }
+  // By way of memory: were they finished from here, GCC would write them there in every turn of the loop.
+  alignas(64) int32_t made[R * B * kLanes];
+  repeat<R>([&](auto r) EDGESEQ_LAMBDA {
+    repeat<B>([&](auto b) EDGESEQ_LAMBDA { store(made + (r * B + b) * kLanes, sums[r][b]); });
+  });
+  for (size_t b = 0; b < B; b++)
+    for (size_t r = 0; r < R; r++) done(row + r, block + b, load_sums(made + (r * B + b) * kLanes));
+}
+
+template <size_t R, class Done>
+__attribute__((noinline)) void strip(const Product& p, size_t row, const Done& done) {
+  constexpr size_t wide = R <= 2 ? kWideBlocks : kTileBlocks;  // few rows need more sums in flight
+  size_t block = p.first_block;
+  for (; block + wide <= p.last_block; block += wide) tile<R, wide>(p, row, block, done);
+  if constexpr (wide > 4)
+    for (; block + 4 <= p.last_block; block += 4) tile<R, 4>(p, row, block, done);
+  if constexpr (wide > 2)
+    for (; block + 2 <= p.last_block; block += 2) tile<R, 2>(p, row, block, done);
+  for (; block < p.last_block; block++) tile<R, 1>(p, row, block, done);
+}
+
+// Rows in strips, as even as they go: 8 rows are two strips of 4 rather than 6 and 2.
+template <class Done>
+void in_strips(const Product& p, const Done& done) {
+  const size_t strips = (p.rows + kTileRows - 1) / kTileRows;
+  for (size_t s = 0, row = 0; s < strips; s++) {
+    const size_t end = p.rows * (s + 1) / strips;
+    switch (end - row) {
+      case 1: strip<1>(p, row, done); break;
+#if !defined(EDGESEQ_PLAIN)
+      case 2: strip<2>(p, row, done); break;
+      case 3: strip<3>(p, row, done); break;
+      case 4: strip<4>(p, row, done); break;
+#endif
+#if defined(__AVX512F__)
+      case 5: strip<5>(p, row, done); break;
+      case 6: strip<6>(p, row, done); break;
+#endif
+    }
+    row = end;
+  }
+}
+
+#if defined(__AMX_INT8__)
+#include "amx.h"
+#else
+template <class Done>
+void products(const Product& p, const Done& done) {
+  in_strips(p, done);
+}
+#endif
+
+void project(const Product& p, Mode mode) { products(p, Finisher{p, mode}); }
+
+void sums(const Product& p, int32_t* out) { products(p, KeepSums{p, out}); }
+
+// --- attention ----------------------------------------------------------------------------------------
+
+// Scores of 16 keys [width][16] for Q queries; even and odd dimensions are summed apart.
+template <size_t Q>
+EDGESEQ_INLINE void score_block(const Attention& a, const float* query, const float* keys, F scale,
+                                float* out, size_t out_stride) {
+  F even[Q], odd[Q];
+  repeat<Q>([&](auto q) EDGESEQ_LAMBDA { even[q] = odd[q] = all(0.0f); });
+  for (size_t c = 0; c < a.width; c += 2, keys += 2 * kLanes) {
+    const F first = load(keys), second = load(keys + kLanes);
+    repeat<Q>([&](auto q) EDGESEQ_LAMBDA {
+      const float* own = query + q * a.query_stride + c;
+      even[q] = fused(all(own[0]), first, even[q]);
+      odd[q] = fused(all(own[1]), second, odd[q]);
+    });
+  }
+  repeat<Q>([&](auto q) EDGESEQ_LAMBDA { store(out + q * out_stride, (even[q] + odd[q]) * scale); });
+}
+
+// Turns scores into weights that still have to be divided by their sum, which it returns.
+EDGESEQ_INLINE float weigh(float* scores, size_t count, size_t filled, const float* added) {
+  if (added)
+    for (size_t i = 0; i < filled; i += kLanes) store(scores + i, load(scores + i) + load(added + i));
+  for (size_t i = count; i < filled; i++) scores[i] = -3e38f;
+  F most = load(scores);
+  for (size_t i = kLanes; i < filled; i += kLanes) most = larger(most, load(scores + i));
+  const F top = all(largest(most));
+  F sum = all(0.0f);
+  for (size_t i = 0; i < filled; i += kLanes) {
+    const F weight = exponential(load(scores + i) - top);
+    store(scores + i, weight);
+    sum = sum + weight;
+  }
+  return total(sum);
+}
+
+// B times 16 dimensions of the values' mean, for Q queries.
+template <size_t Q, size_t B>
+EDGESEQ_INLINE void mix(const Attention& a, const float* weights, size_t stride, const float* factor,
+                        const float* values, float* out) {
+  F sums[Q][B];
+  repeat<Q>([&](auto q) EDGESEQ_LAMBDA {
+    repeat<B>([&](auto b) EDGESEQ_LAMBDA { sums[q][b] = all(0.0f); });
+  });
+  for (size_t i = 0; i < a.count; i++, values += a.value_stride) {
+    F own[B];
+    repeat<B>([&](auto b) EDGESEQ_LAMBDA { own[b] = load(values + b * kLanes); });
+    repeat<Q>([&](auto q) EDGESEQ_LAMBDA {
+      const F weight = all(weights[q * stride + i]);
+      repeat<B>([&](auto b) EDGESEQ_LAMBDA { sums[q][b] = fused(weight, own[b], sums[q][b]); });
+    });
+  }
+  repeat<Q>([&](auto q) EDGESEQ_LAMBDA {
+    repeat<B>([&](auto b) EDGESEQ_LAMBDA {
+      store(out + q * a.out_stride + b * kLanes, sums[q][b] * all(factor[q]));
+    });
+  });
+}
+
+template <size_t Q>
+EDGESEQ_INLINE void attend_head(const Attention& a, size_t head, size_t query, F scale) {
+  const size_t filled = edgeseq::padded(a.count, kLanes), group = head / (a.heads / a.kv_heads);
+  const float* q = a.query + query * a.query_stride + head * a.width;
+  const float* keys = a.keys + group * a.key_head_stride;
+  for (size_t i = 0; i < filled; i += kLanes)
+    score_block<Q>(a, q, keys + i * a.width, scale, a.scores + i, filled);
+  float factor[Q];
+  repeat<Q>([&](auto i) EDGESEQ_LAMBDA {
+    factor[i] = 1.0f / weigh(a.scores + i * filled, a.count, filled, a.added);
+  });
+  const float* values = a.values + group * a.width;
+  float* out = a.out + query * a.out_stride + head * a.width;
+  size_t c = 0;
+  for (; c + 2 * kLanes <= a.width; c += 2 * kLanes)
+    mix<Q, 2>(a, a.scores, filled, factor, values + c, out + c);
+  for (; c < a.width; c += kLanes) mix<Q, 1>(a, a.scores, filled, factor, values + c, out + c);
+}
+
+void attend(const Attention& a) {
+  const F scale = all(1.0f / std::sqrt(static_cast<float>(a.width)));
+  for (size_t head = 0; head < a.heads; head++) {
+    size_t query = 0;
+    for (; query + kQueries <= a.queries; query += kQueries) attend_head<kQueries>(a, head, query, scale);
+    for (; query < a.queries; query++) attend_head<1>(a, head, query, scale);
+  }
+}
+
+// `pairs` is a constant for the usual widths of a head, so that compilers turn the loops into vectors.
+EDGESEQ_INLINE void turn_pairs(float* heads, size_t count, size_t pairs, const float* __restrict cosine,
+                               const float* __restrict sine) {
+  for (size_t head = 0; head < count; head++, heads += 4 * pairs) {
+    float *__restrict a = heads, *__restrict b = heads + pairs;
+    for (size_t i = 0; i < pairs; i++) {
+      const float was = a[i];
+      a[i] = was * cosine[i] - b[i] * sine[i];
+      b[i] = was * sine[i] + b[i] * cosine[i];
+    }
+  }
+}
+
+void turn(float* heads, size_t count, size_t width, const float* cosine, const float* sine) {
+  switch (width) {
+    case 32: return turn_pairs(heads, count, 8, cosine, sine);
+    case 48: return turn_pairs(heads, count, 12, cosine, sine);
+    case 64: return turn_pairs(heads, count, 16, cosine, sine);
+    default: return turn_pairs(heads, count, width / 4, cosine, sine);
+  }
+}
+
+// --- the next token -----------------------------------------------------------------------------------
+
+Best best(const float* x, size_t n) {
+  F most = all(-INFINITY);
+  size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) most = larger(most, load(x + i));
+  float top = largest(most);
+  for (; i < n; i++) top = x[i] > top ? x[i] : top;
+  uint32_t at = 0;
+  while (at + 1 < n && x[at] != top) at++;
+  return {top, at};
+}
+
+float log_total(const float* x, size_t n, float top, float factor) {
+  const F from = all(top), by = all(factor);
+  F sum = all(0.0f);
+  size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) sum = sum + exponential((load(x + i) - from) * by);
+  if (i < n) {
+    alignas(64) float rest[kLanes];
+    for (size_t j = 0; j < kLanes; j++) rest[j] = i + j < n ? x[i + j] : -INFINITY;
+    sum = sum + exponential((load(rest) - from) * by);
+  }
+  return top * factor + std::log(total(sum));
+}
+
+}  // namespace
+
+#define EDGESEQ_KERNELS(name)                                                                     \
+  const edgeseq::Kernels* edgeseq::kernels_##name() {                                             \
+    static constexpr edgeseq::Kernels table = {#name, kZero,  quantize, quantize_few, norm,       \
+                                               project, sums, attend,   turn,         best,       \
+                                               log_total};                                        \
+    return &table;                                                                                \
+  }

@@ -1,0 +1,100 @@
+// The base: matrices that layers share in cycles, and what each use of them has of its own.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "matrix.h"
+
+namespace edgeseq {
+
+struct Shape {
+  size_t vocabulary, d_model, head_width, encoder_layers, decoder_layers, task_tokens, max_tokens;
+  std::vector<size_t> query_width, key_width;  // of each attention group
+  std::vector<size_t> encoder_ffn;             // of each group of the encoder's FFNs
+  std::vector<size_t> decoder_ffn;             // of each decoder layer; 0: none
+
+  void check() const;  // throws Misfit for what the kernels cannot compute
+};
+
+// Rows of a matrix that are one part of a site: queries, keys, ...
+struct Part {
+  std::string name;
+  size_t first, rows;
+};
+
+// One use of a matrix: its own biases, and how the bare base finishes its sums.
+struct Linear {
+  size_t id;         // counted over the base
+  std::string site;  // its name, as calibrations call it
+  const Matrix* matrix;
+  std::vector<Part> parts;
+  Aligned<float> bias;
+  Finish bare;
+};
+
+struct AttentionSite {
+  size_t heads, kv_heads, query_width, key_width;
+  Aligned<float> gain;
+  Linear qkv, out;
+};
+
+struct FfnSite {
+  size_t width;
+  Aligned<float> gain;
+  Linear up, down;
+};
+
+struct EncoderLayer {
+  AttentionSite self;
+  FfnSite ffn;
+};
+
+struct DecoderLayer {
+  AttentionSite self, cross;
+  bool feeds;  // whether it has FFNs
+  FfnSite ffn1, ffn2;
+};
+
+class Model {
+ public:
+  Model(const Shape& shape, Reader& arrays);
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const Shape shape;
+  Matrix table;  // embeddings of all tokens, which also score them
+  Aligned<float> vocabulary_bias, encoder_gain, decoder_gain;
+  Finish scores;  // of the bare table
+  std::vector<EncoderLayer> encoder;
+  std::vector<DecoderLayer> decoder;
+  Aligned<float> cosine, sine;  // [max_tokens + 1, head_width / 4]
+
+  const std::vector<const Linear*>& linears() const { return linears_; }
+  size_t head_quarter() const { return shape.head_width / 4; }
+  size_t widest() const { return widest_; }  // output of any site
+  size_t deepest() const { return deepest_; }  // input of any site
+  size_t bytes() const;
+
+ private:
+  struct AttentionGroup {
+    Matrix qkv, out;
+  };
+  struct FfnGroup {
+    Matrix up, down;
+  };
+
+  void read_groups(Reader&);
+  void number_sites();
+  AttentionSite attention(Reader&, const std::string& site, size_t group);
+  FfnSite ffn(Reader&, const std::string& site, const std::string& norm, const FfnGroup&, size_t width);
+  Linear linear(Reader&, const std::string& site, const Matrix&, std::vector<Part>);
+
+  std::vector<AttentionGroup> attention_groups_;
+  std::vector<FfnGroup> ffn_groups_, small_groups_;
+  std::vector<const Linear*> linears_;
+  size_t widest_ = 0, deepest_ = 0;
+};
+
+}  // namespace edgeseq

@@ -1,0 +1,144 @@
+"""``edgeseq bench`` and ``edgeseq report``: methods side by side on real streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from .options import RESEARCH, Format
+from .output import emit, say
+
+app = App(name="bench", help="Methods side by side on real streams.", group=RESEARCH)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Data:
+    """Where data lies that no package has."""
+
+    data: Annotated[
+        Path,
+        Parameter(
+            env_var="EDGESEQ_DATA", help="Folder of data that no package has, see `bench fetch`."
+        ),
+    ] = Path("data")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Means(Data):
+    """What is learnt on, and how fast."""
+
+    base: Annotated[Path | None, Parameter(help="Base to learn on; default: the shipped one.")] = (
+        None
+    )
+    workers: Annotated[int, Parameter(help="Cells that run at once, one thread each.")] = 1
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Amount:
+    """How much is learnt and asked."""
+
+    pairs: Annotated[int, Parameter(help="Pairs to learn, a task.")] = 5_000
+    questions: Annotated[int, Parameter(help="Held-out questions, a phase.")] = 200
+    tasks: Annotated[int, Parameter(help="Tasks of the stream of tasks, the first ones.")] = 8
+    seeds: Annotated[int, Parameter(help="Seeds 1 to this.")] = 3
+    task_bytes: Annotated[
+        int, Parameter(help="Bytes a task that a method may keep beside the base.")
+    ] = 192 << 10
+
+
+@app.command
+def learning(
+    *,
+    out: Annotated[Path, Parameter(help="Folder of finished cells; a second run goes on in it.")],
+    stream: Annotated[
+        tuple[str, ...], Parameter(help="Stream to learn; default: all.", negative=())
+    ] = (),
+    method: Annotated[
+        tuple[str, ...], Parameter(help="Method to try; default: all.", negative=())
+    ] = (),
+    amount: Amount = Amount(),
+    short: Annotated[
+        bool, Parameter(negative="", help="Three small tasks, three methods: about a minute.")
+    ] = False,
+    means: Means = Means(),
+    common: Format = Format(),  # noqa: B008 - frozen
+) -> None:
+    """Let the learner and the baselines learn the same streams, and measure them.
+
+    Every pair is answered before it is learnt. A finished cell (method, stream, seed) is kept in the
+    folder and never run again. Look at it with `edgeseq report`.
+    """
+    from .extras import learner_extra
+
+    with learner_extra():
+        from edgeseq_core.evaluate.bench_folder import STREAMS, BenchFolder
+        from edgeseq_core.evaluate.methods.registry import METHODS
+
+        from ..bench import Plan, run_bench, short_plan
+    chosen = Plan(
+        streams=_known(stream, STREAMS, "--stream"),
+        methods=_known(method, METHODS, "--method"),
+        seeds=range(1, amount.seeds + 1),
+        pairs=amount.pairs,
+        questions=amount.questions,
+        tasks=amount.tasks,
+        task_bytes=amount.task_bytes,
+        base=means.base,
+        data=means.data,
+    )
+    plan = short_plan(chosen) if short else chosen
+    for event in run_bench(plan, BenchFolder(out), means.workers):
+        if common.as_json:
+            cell = event.key._asdict() if event.key else None
+            emit({"cell": cell, "event": event.kind, "said": event.said})
+        else:
+            what = (str(event.key), "bold") if event.key else ""
+            say(what, ": " if event.key else "", f"{event.kind} {event.said}")
+
+
+@app.command
+def fetch(*, where: Data = Data()) -> None:
+    """Download what no Python package has: Debian's message catalogues, old releases of codespell."""
+    from ..bench_data import fetch as fetch_all
+
+    for said in fetch_all(where.data):
+        say(said)
+
+
+def report(
+    folder: Annotated[Path, Parameter(help="The folder of `edgeseq bench learning`.")],
+    /,
+    *,
+    common: Format = Format(),  # noqa: B008 - frozen
+) -> None:
+    """Write what a bench found as one HTML page and as CSV tables, into its folder."""
+    from .extras import learner_extra
+
+    with learner_extra():
+        from edgeseq_core.evaluate.bench_folder import BenchFolder
+    from edgeseq_core.evaluate.report import write_report
+
+    files = write_report(BenchFolder(folder))
+    if common.as_json:
+        emit({"files": [str(file) for file in files]})
+    else:
+        for file in files:
+            say(f"wrote {file}")
+
+
+def _known(named: tuple[str, ...], known: Iterable[str], option: str) -> tuple[str, ...]:
+    """The names that were given, all of them where none was; raises ConfigError for an unknown one."""
+    from edgeseq_core.errors import ConfigError
+
+    names = tuple(known)
+    for name in named:
+        if name not in names:
+            raise ConfigError(f"{option} {name} is unknown: choose of {', '.join(names)}")
+    return named or names

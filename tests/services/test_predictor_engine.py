@@ -1,0 +1,32 @@
+"""Which engine a predictor gets, by setting and by what its base needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from edgeseq_core.errors import ConfigError
+from edgeseq_core.model.torch_engine import TorchEngine
+from edgeseq_core.native.engine import NativeEngine
+from edgeseq_core.settings import load_settings
+from edgeseq_core.testing.base import write_tiny_base
+from edgeseq_services.predictor import load_engine
+from tests.contract.engines import INSTRUCTIONS
+
+
+def test_the_native_engine_serves_what_it_can_and_pytorch_the_rest(tmp_path: Path) -> None:
+    plain = write_tiny_base(tmp_path / "plain.safetensors")
+    copy = write_tiny_base(tmp_path / "copy.safetensors", output="copy")
+    with capture_logs() as logs:
+        engine = load_engine(load_settings(base={"path": plain}))
+        assert isinstance(engine, NativeEngine if INSTRUCTIONS else TorchEngine)
+        assert bool(logs) != bool(INSTRUCTIONS)
+    with capture_logs() as logs:
+        assert isinstance(load_engine(load_settings(base={"path": copy})), TorchEngine)
+    assert len(logs) == 1
+    chosen = load_settings(base={"path": plain}, predictor={"engine": "torch"})
+    assert isinstance(load_engine(chosen), TorchEngine)
+    with pytest.raises(ConfigError):
+        load_engine(load_settings(base={"path": copy}, predictor={"engine": "native"}))
