@@ -30,7 +30,7 @@ from edgeseq_core.learn.optimizer import CalibrationOptimizer
 from edgeseq_core.learn.progress import FADE, Progress
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
-from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
+from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights, Owned
 from edgeseq_core.model.growth import grow
 from edgeseq_core.model.nearest import FEATURES
 from edgeseq_core.model.payload import PLACE
@@ -116,9 +116,9 @@ class TaskLearner:
         """Score ``fresh``, then train on those marked in ``learn`` and on ``replay``; becomes ``step``."""
         progress, grown = self.progress, self._grow_by_need()
         batch = [*fresh, *replay]
-        self.calibration.admit(
-            e.target for e, on in zip(batch, [*learn, *[True] * len(replay)], strict=True) if on
-        )
+        learnt = [e for e, on in zip(batch, [*learn, *[True] * len(replay)], strict=True) if on]
+        self.calibration.admit(e.target for e in learnt)
+        self.calibration.admit_sources(e.source for e in learnt)
         if fresh:
             found = features(self.base, [e.source for e in fresh])
             self.calibration.place = self.calibration.place.with_sources(found)
@@ -205,8 +205,8 @@ class TaskLearner:
         )
 
     def _grow_average(self) -> None:
-        for name in ("rows", "row_bias"):
-            have, want = self.average[name], self.calibration.tensors[name]
+        for name, want in self.calibration.tensors.items():
+            have = self.average.get(name, want.detach()[:0])
             if have.shape != want.shape:
                 self.average[name] = torch.cat([have, want.detach()[have.shape[0] :]])
 
@@ -254,8 +254,7 @@ class TaskLearner:
             self.base.vocabulary,
             c.config,
             tensors=self.average,
-            symbols=c.table.symbols,
-            rows=c.rows,
+            owned=c.owned,
             place=c.place,
         )
 
@@ -277,8 +276,7 @@ class TaskLearner:
             "format": CHECKPOINT_FORMAT,
             "base": self.base.digest,
             "shape": asdict(c.config),
-            "symbols": list(c.table.symbols),
-            "rows": c.rows,
+            **c.owned.to_header(),
             "sources": c.place.sources,
             "features": FEATURES,
             "optimizer_steps": self.optimizer.count,
@@ -307,8 +305,7 @@ class TaskLearner:
             base.model,
             base.vocabulary,
             CalibrationConfig(**header["shape"]),
-            symbols=header["symbols"],
-            rows=header["rows"],
+            owned=Owned.of_header(header),
         )
         shapes = {name: t.shape for name, t in learner.calibration.tensors.items()}
         flat = load(data)

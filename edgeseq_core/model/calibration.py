@@ -8,7 +8,10 @@ Per calibrated site (the top of the encoder and the whole decoder):
 
 and per task: task tokens and a task vector, own embedding rows for the symbols of its targets (a delta
 on a row the base knows, else on the mean of the symbol's byte rows), and a vocabulary bias (one number a
-row, one for all other symbols).  Everything but tokens and vector starts at zero: the exact identity.
+row, one for all other symbols).  A calibration that reaches the bottom of the encoder also has own rows
+for the characters of its sources: a delta on each token that the character is written with, so that the
+source stays the same tokens (one row in place of a character's bytes could not start as the identity).
+Everything but tokens and vector starts at zero: the exact identity.
 
 Source: Transformer Calibration (Yang, Li, Li; CoNLL 2022) for ACM and FCM, whose formulas are a
 reconstruction (the paper's text was not available); LoRA (Hu et al. 2021) for the low-rank parts;
@@ -22,7 +25,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,8 +35,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from edgeseq_core.errors import SnapshotError
+from edgeseq_core.model.batch import pad
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.edgeformer import EdgeFormer
+from edgeseq_core.model.input_rows import InputRows
 from edgeseq_core.model.nearest import FEATURES
 from edgeseq_core.model.payload import FORMAT, MAX_ROWS, PLACE, alphabet, read_payload
 from edgeseq_core.model.quantize import dequantize_rows, quantize_rows
@@ -43,6 +48,7 @@ from edgeseq_core.model.task_tokens import split
 from edgeseq_core.text.vocabulary import EOS, FIRST_BYTE, SymbolTable, Vocabulary
 
 SCALE = ".scale"
+SOURCE_ROWS = "source_rows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +71,23 @@ def calibrated_sites(model: ModelConfig, config: CalibrationConfig) -> list[Site
     ]
 
 
+class Owned(NamedTuple):
+    """What a task has rows of its own for, in the order it was met; only ever longer."""
+
+    symbols: Sequence[str] = ()  # characters of targets that the base lacks
+    rows: Sequence[int] = (EOS,)  # token ids of targets
+    source_symbols: Sequence[str] = ()  # characters of sources that the base lacks
+    source_rows: Sequence[int] = ()  # ids of source characters
+
+    @classmethod
+    def of_header(cls, header: Mapping[str, Any]) -> Owned:
+        """As a snapshot or checkpoint names it; older ones have nothing for sources."""
+        return cls(**{name: header[name] for name in cls._fields if name in header})
+
+    def to_header(self) -> dict[str, list[Any]]:
+        return {name: list(kept) for name, kept in self._asdict().items()}
+
+
 class Calibration:
     """One task's calibration: named fp32 tensors, its symbols and its own rows."""
 
@@ -75,18 +98,19 @@ class Calibration:
         config: CalibrationConfig,
         *,
         tensors: dict[str, Tensor] | None = None,
-        symbols: Sequence[str] = (),
-        rows: Sequence[int] = (EOS,),
+        owned: Owned | None = None,
         place: Place | None = None,
         seed: int = 0,
     ) -> None:
         self.base, self.config = base, config
+        owned = owned or Owned()
         self.place = place or Place.none(
             base.config.d_model
         )  # of its sources; no output depends on it
-        self.table = SymbolTable(vocabulary, symbols, max_symbols=MAX_ROWS)
-        self.rows: list[int] = list(rows)  # token ids with an own row, append-only
+        self.table = SymbolTable(vocabulary, owned.symbols, max_symbols=MAX_ROWS)
+        self.rows: list[int] = list(owned.rows)  # token ids with an own row, append-only
         self._row_of = {token: at for at, token in enumerate(self.rows)}
+        self.inputs = InputRows(vocabulary, owned.source_symbols, owned.source_rows)
         self.sites = calibrated_sites(base.config, config)
         self.splits = split(base.config.task_tokens, config.extra_tokens)
         self.tensors = tensors if tensors is not None else self._identity(seed)
@@ -108,6 +132,8 @@ class Calibration:
                 out[f"{site.name}.{part}.b"] = torch.zeros(rows, self.config.rank)
             for name, width in factor_widths(site, self.base.config).items():
                 out[f"{site.name}.{name}"] = torch.zeros(width)
+        if self.inputs.rows:  # last, where they are when they are admitted later
+            out[SOURCE_ROWS] = torch.zeros(len(self.inputs.rows), d)
         return out
 
     def _first_tokens(self) -> Tensor:
@@ -115,6 +141,12 @@ class Calibration:
         for origin in self.splits.origins:
             tokens.append(tokens[origin])
         return torch.stack(tokens)
+
+    @property
+    def owned(self) -> Owned:
+        """What it has rows for."""
+        inputs = self.inputs
+        return Owned(self.table.symbols, tuple(self.rows), inputs.table.symbols, tuple(inputs.rows))
 
     @property
     def numbers(self) -> int:
@@ -143,6 +175,24 @@ class Calibration:
                 own["rows"] = torch.cat([own["rows"], torch.zeros(added, d)])
                 own["row_bias"] = torch.cat([own["row_bias"], own["other_bias"].expand(added)])
         return added
+
+    def admit_sources(self, sources: Iterable[str]) -> int:
+        """Give every character of the sources a row of its own, if the bottom of the encoder is calibrated.
+
+        No output changes.  Returns how many there are more.
+        """
+        if self.config.encoder_layers < self.base.config.encoder_layers:
+            return 0
+        if added := self.inputs.admit(sources):
+            new = torch.zeros(added, self.base.config.d_model)
+            have = self.tensors.get(SOURCE_ROWS, new[:0])
+            self.tensors[SOURCE_ROWS] = torch.cat([have.detach(), new])
+        return added
+
+    def input_table(self) -> Tensor:
+        """Zeros, and after them the own rows of source symbols, ``[1 + rows, D]``."""
+        none = torch.zeros(1, self.base.config.d_model)
+        return torch.cat([none, self.tensors.get(SOURCE_ROWS, none[:0])])
 
     @property
     def alphabet(self) -> list[int]:
@@ -174,8 +224,7 @@ class Calibration:
             "format": FORMAT,
             "base": base_digest,
             "config": asdict(self.config),
-            "symbols": list(self.table.symbols),
-            "rows": self.rows,
+            **self.owned.to_header(),
             "sources": self.place.sources,
             "features": FEATURES,
         }
@@ -203,8 +252,7 @@ class Calibration:
             vocabulary,
             config,
             tensors=tensors,
-            symbols=header["symbols"],
-            rows=header["rows"],
+            owned=Owned.of_header(header),
         )
         made._check_shapes()
         if moments is not None and header.get("features") == FEATURES:
@@ -307,6 +355,12 @@ class MergedWeights:
     def task_scores(self, rows: int) -> Tensor:
         return torch.tensor(self.calibration.splits.scores).expand(rows, -1)
 
+    def own_inputs(self, sources: Sequence[str]) -> Tensor | None:
+        if not self.calibration.inputs.rows:
+            return None
+        rows = pad([self.calibration.inputs.of(source) for source in sources])
+        return F.embedding(rows, self.calibration.input_table())
+
     @property
     def frozen_layers(self) -> int:
         return self.base.config.encoder_layers - self.calibration.config.encoder_layers
@@ -324,6 +378,7 @@ class GatheredWeights:
         self, base: EdgeFormer, calibrations: Sequence[Calibration], index: Tensor
     ) -> None:
         self.base, self.index = base, index
+        self._calibrations = calibrations
         self._all = [calibration.tensors for calibration in calibrations]
         self._token, self._vector = self._gather("token"), self._gather("vector")[:, None]
         scores = [torch.tensor(calibration.splits.scores) for calibration in calibrations]
@@ -414,6 +469,14 @@ class GatheredWeights:
         )  # [B, T, R + 1]; the last column is zero
         spread = own.gather(2, self.row_of[:, None].expand(-1, hidden.shape[1], -1))
         return scores + spread + self.bias
+
+    def own_inputs(self, sources: Sequence[str]) -> Tensor | None:
+        if not any(calibration.inputs.rows for calibration in self._calibrations):
+            return None
+        index = self.index.tolist()
+        rows = [self._calibrations[i].inputs.of(s) for i, s in zip(index, sources, strict=True)]
+        tables = [calibration.input_table() for calibration in self._calibrations]
+        return pad_sequence(tables, batch_first=True)[self.index[:, None], pad(rows)]
 
     def task(self, rows: int) -> tuple[Tensor, Tensor]:
         assert rows == len(self.index)

@@ -19,7 +19,7 @@ C = width of a head, D = d_model.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -255,6 +255,9 @@ class BaseWeights:
 
     def project(self, x: Tensor, site: str, part: str) -> Tensor:
         return F.linear(x, self.model.matrix(site, part), self.model.bias(site, part))
+
+    def own_inputs(self, _sources: Sequence[str]) -> None:
+        return None
 
     def embed(self, ids: Tensor) -> Tensor:
         return self.model.tokens.look_up(ids)

@@ -22,13 +22,11 @@ def grow(calibration: Calibration, shape: CalibrationConfig, *, seed: int) -> Ca
     Raises ConfigError for a shape that is smaller in any way or deeper than the base.
     """
     _check(calibration, shape)
-    table = calibration.table
     larger = Calibration(
         calibration.base,
-        table.vocabulary,
+        calibration.table.vocabulary,
         shape,
-        symbols=table.symbols,
-        rows=calibration.rows,
+        owned=calibration.owned,
         place=calibration.place,
         seed=seed,
     )

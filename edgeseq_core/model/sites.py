@@ -8,7 +8,7 @@ Shapes: B rows, N or T tokens, K task tokens, V symbols, D = d_model, C = width 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -80,6 +80,9 @@ class Weights(Protocol):
 
     def project(self, x: Tensor, site: str, part: str) -> Tensor:
         """One projection, ``[B, N, in] -> [B, N, out]``."""
+
+    def own_inputs(self, sources: Sequence[str]) -> Tensor | None:
+        """What tasks add to the embeddings of sources' tokens, ``[B, S, D]``, unscaled; None: nothing."""
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings of target tokens, ``[B, T] -> [B, T, D]``, unscaled."""

@@ -6,6 +6,7 @@ changes.  The learner and its gate read the same sources again and again; the pr
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from typing import Protocol
@@ -32,6 +33,12 @@ class SourceEncoder(Protocol):
         """The memory of a batch of sources, each with its task's symbols (for the copy path)."""
 
 
+def with_own_inputs(x: Tensor, sources: Sequence[str], weights: Weights) -> Tensor:
+    """Embedded sources ``[B, S, D]`` with what their tasks add."""
+    added = weights.own_inputs(sources)
+    return x if added is None else x + added * math.sqrt(x.shape[-1])
+
+
 class BatchEncoder:
     """All layers for all rows at once."""
 
@@ -43,7 +50,7 @@ class BatchEncoder:
     ) -> Memory:
         model, layers = self._base.model, range(self._base.config.encoder_layers)
         x, real = self._front.read(sources)
-        x = model.run_encoder(x, real, weights, layers)
+        x = model.run_encoder(with_own_inputs(x, sources, weights), real, weights, layers)
         return model.memorize(x, real, weights, model.output.symbols(sources, tables))
 
 
@@ -71,6 +78,8 @@ class CachingEncoder:
         x, real = self._lower(sources, depth) if depth else self._front.read(sources)
         layers = range(depth, self._base.config.encoder_layers)
         model = self._base.model
+        if depth == 0:  # what is kept are the base's embeddings
+            x = with_own_inputs(x, sources, weights)
         read = model.run_encoder(x, real, weights, layers)
         return model.memorize(read, real, weights, model.output.symbols(sources, tables))
 

@@ -29,6 +29,7 @@ from edgeseq_core.errors import ConfigError, SnapshotError
 from edgeseq_core.model.answers import TEMPERATURE, Found, Hypothesis, generation
 from edgeseq_core.model.base_file import read_stored
 from edgeseq_core.model.config import ModelConfig
+from edgeseq_core.model.input_rows import InputRows
 from edgeseq_core.model.nearest import FEATURES, LAYERS, nearest
 from edgeseq_core.model.payload import MAX_ROWS, PLACE, alphabet, read_payload
 from edgeseq_core.model.task_tokens import split
@@ -78,6 +79,7 @@ class _Served:
 
     snapshot_id: str
     table: SymbolTable
+    inputs: InputRows
     place: _Place
     calibration: Any  # of the extension module
 
@@ -141,7 +143,7 @@ class NativeEngine:
     def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:
         served = [self._bank[row.task] for row in rows]
         requests = [
-            native.Request(self._ids(row.source), one.calibration, row.n_best, row.constrained)
+            self._request(one, row.source, row.n_best, row.constrained)
             for one, row in zip(served, rows, strict=True)
         ]
         ask = None if limits.stop is never else _asking(limits.stop)
@@ -164,14 +166,15 @@ class NativeEngine:
 
     def _pairs(self, rows: Sequence[PairRow]) -> tuple[list[Any], list[list[int]]]:
         served = [self._bank[row.task] for row in rows]
-        requests = [
-            native.Request(self._ids(row.source), one.calibration)
-            for one, row in zip(served, rows, strict=True)
-        ]
+        requests = [self._request(one, row.source) for one, row in zip(served, rows, strict=True)]
         wanted = [
             [*one.table.encode(row.target), EOS] for one, row in zip(served, rows, strict=True)
         ]
         return requests, wanted
+
+    def _request(self, served: _Served, source: str, *more: object) -> Any:
+        own = served.inputs.of(source) if served.inputs.rows else []
+        return native.Request(self._ids(source), own, served.calibration, *more)
 
     def _ids(self, source: str) -> list[int]:
         return [*self._header.vocabulary.encode(source), EOS]
@@ -181,11 +184,12 @@ class NativeEngine:
         try:
             place = self._place(header, arrays.pop(PLACE, None))
             table = SymbolTable(self._header.vocabulary, header["symbols"], max_symbols=MAX_ROWS)
-            shape = self._calibration_shape(header, table)
+            inputs = InputRows.of_header(self._header.vocabulary, header)
+            shape = self._calibration_shape(header, table) | {"source_rows": len(inputs.rows)}
             calibration = self._engine.calibration(shape, arrays)
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise SnapshotError(f"the snapshot's tensors do not fit the base: {error}") from None
-        return _Served(snapshot_id, table, place, calibration)
+        return _Served(snapshot_id, table, inputs, place, calibration)
 
     def _place(self, header: dict[str, Any], moments: NDArray[Any] | None) -> _Place:
         shape = 2, self._header.config.d_model

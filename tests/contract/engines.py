@@ -59,6 +59,7 @@ def payload(
     shape = CalibrationConfig(**{"rank": 2} | config)
     calibration = Calibration(base.model, base.vocabulary, shape, seed=seed)
     calibration.admit([targets])
+    calibration.admit_sources("aü字")  # where its depth allows rows for them
     draw = torch.Generator().manual_seed(seed)
     for name, tensor in calibration.tensors.items():
         calibration.tensors[name] = tensor + 0.3 * torch.randn(tensor.shape, generator=draw)

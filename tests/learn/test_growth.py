@@ -8,7 +8,7 @@ import torch
 from edgeseq_core.learn.example import Example
 from edgeseq_core.learn.learner import StepReport, TaskLearner
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.calibration import CalibrationConfig
+from edgeseq_core.model.calibration import SOURCE_ROWS, CalibrationConfig
 from edgeseq_core.model.source_encoder import CachingEncoder
 from tests.learn.rig import SMALL, numbered
 
@@ -90,3 +90,26 @@ def test_all_that_grew_learns(base: Base) -> None:
     known = base.config.task_tokens
     for copy, origin in enumerate(learner.calibration.splits.origins, known):
         assert not torch.allclose(tokens[copy], tokens[origin], atol=1e-4)  # they learn apart
+
+
+def test_rows_for_sources_come_with_the_whole_depth_and_learn_and_resume(base: Base) -> None:
+    learner = learner_of(base)
+    assert SOURCE_ROWS not in learner.calibration.tensors
+    whole = CalibrationConfig(rank=SMALL.rank, encoder_layers=base.config.encoder_layers)
+    learner.grow(whole)
+    take(learner, 6, 8)
+    few = len(learner.calibration.inputs.rows)
+    resumed = TaskLearner.from_checkpoint(
+        learner.to_checkpoint(), base, "numbers", SMALL, learner.encoder
+    )
+    for one in (learner, resumed):
+        new = Example("9", "bulk", "漢字", "9", "pairs", 9, 0, 0.0, 0.0)  # more rows, later
+        one.step(8, [*batch(8), new], [True] * 9, [])
+        take(one, 9, 11)
+    assert len(learner.calibration.inputs.rows) == few + 2
+    assert learner.calibration.tensors[SOURCE_ROWS].any(1).all()
+    assert resumed.to_checkpoint() == learner.to_checkpoint()
+    again = TaskLearner.from_checkpoint(
+        learner.to_checkpoint(), base, "numbers", SMALL, learner.encoder
+    )
+    assert again.payload() == learner.payload()

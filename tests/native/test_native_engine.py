@@ -45,7 +45,9 @@ Some = TypeVar("Some", NativeEngine, TorchEngine)
 
 def served(engine: Some, base: Base, tasks: int = 3) -> Some:
     for seed in range(tasks):
-        engine.swap(f"{seed}", f"{seed}-1", payload(base, seed, rank=2 + seed, extra_tokens=seed))
+        layers = base.config.encoder_layers if seed == 2 else 1  # all: with own rows of sources
+        shape = {"rank": 2 + seed, "extra_tokens": seed, "encoder_layers": layers}
+        engine.swap(f"{seed}", f"{seed}-1", payload(base, seed, **shape))
     return engine
 
 

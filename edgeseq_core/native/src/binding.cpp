@@ -61,7 +61,7 @@ std::shared_ptr<Calibration> make_calibration(Engine& engine, const py::dict& sh
       CalibrationShape{py::cast<size_t>(shape["rank"]), py::cast<size_t>(shape["encoder_layers"]),
                        py::cast<size_t>(shape["task_tokens"]), py::cast<std::vector<float>>(shape["task_scores"]),
                        py::cast<Ids>(shape["rows"]), py::cast<std::vector<Ids>>(shape["symbols"]),
-                       py::cast<Ids>(shape["alphabet"])},
+                       py::cast<Ids>(shape["alphabet"]), py::cast<size_t>(shape["source_rows"])},
       read);
   engine.remember(*made);
   return made;
@@ -79,6 +79,9 @@ void check(const Engine& engine, const std::vector<Request>& requests) {
   for (const Request& one : requests) {
     check_source(engine, one.source);
     if (!one.task || one.task->model != engine.model) throw py::value_error("a calibration of another base");
+    if (!one.own.empty() && one.own.size() != one.source.size()) throw py::value_error("an own row, or none, a token");
+    for (uint32_t row : one.own)
+      if (row > one.task->shape.source_rows) throw py::value_error("a source has an own row that is none");
     if (!one.width || one.width > 1024) throw py::value_error("a row has between 1 and 1,024 answers");
   }
 }
@@ -177,10 +180,10 @@ PYBIND11_MODULE(_engine, m) {
   py::classh<Model>(m, "Model").def(py::init(&make_model)).def_property_readonly("bytes", &Model::bytes);
   py::classh<Calibration>(m, "Calibration").def_property_readonly("bytes", &Calibration::bytes);
   py::classh<Request>(m, "Request")
-      .def(py::init([](Ids source, std::shared_ptr<Calibration> task, size_t width, bool constrained) {
-             return Request{std::move(source), std::move(task), width, constrained};
+      .def(py::init([](Ids source, Ids own, std::shared_ptr<Calibration> task, size_t width, bool constrained) {
+             return Request{std::move(source), std::move(task), width, constrained, std::move(own)};
            }),
-           py::arg("source"), py::arg("task"), py::arg("width") = 1, py::arg("constrained") = false);
+           py::arg("source"), py::arg("own"), py::arg("task"), py::arg("width") = 1, py::arg("constrained") = false);
   py::classh<Hypothesis>(m, "Hypothesis")
       .def_readonly("tokens", &Hypothesis::tokens)
       .def_readonly("log_probability", &Hypothesis::log_probability);

@@ -113,6 +113,8 @@ void Calibration::read_rows(Reader& arrays) {
   }
   own_rows = Matrix(count, d);
   if (count) own_rows.put(0, arrays.matrix("rows", count, d), count);
+  source_rows = Matrix(shape.source_rows, d);
+  if (shape.source_rows) source_rows.put(0, arrays.matrix("source_rows", shape.source_rows, d), shape.source_rows);
   no_bias_ = Aligned<float>(own_rows.blocks() * kLanes);
   own_scores.scale = own_rows.scale().data();
   own_scores.bias = no_bias_.data();
@@ -154,7 +156,7 @@ void Calibration::embed(uint32_t token, float* y) const {
 }
 
 size_t Calibration::bytes() const {
-  size_t sum = own_rows.bytes() + tokens.bytes() + score_bias_.bytes() + 4 * (outside.size() + row_of_.size());
+  size_t sum = own_rows.bytes() + source_rows.bytes() + tokens.bytes() + score_bias_.bytes() + 4 * (outside.size() + row_of_.size());
   for (const auto& one : fitted_)
     if (one)
       sum += one->a.bytes() + one->b.bytes() + one->b_offset.bytes() + one->b_scale.bytes() +

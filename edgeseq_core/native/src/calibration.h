@@ -18,6 +18,7 @@ struct CalibrationShape {
   std::vector<uint32_t> rows;               // tokens with an own row
   std::vector<std::vector<uint32_t>> symbols;  // byte tokens of each own symbol
   std::vector<uint32_t> alphabet;           // what a constrained answer is made of
+  size_t source_rows = 0;                   // own rows of symbols of sources
 };
 
 // One calibrated use of a matrix.
@@ -56,6 +57,7 @@ class Calibration {
 
   Finish scores;           // of the table, with the task's biases
   Matrix own_rows;         // what is added to the embeddings of `shape.rows`
+  Matrix source_rows;      // what is added to those of a source's tokens (`Request::own`)
   Finish own_scores;       // of own_rows
   std::vector<float> symbol_bias;  // of own symbols
   std::vector<float> outside;      // -inf outside the alphabet

@@ -160,26 +160,26 @@ void Forward::place_key(float* keys, size_t head_stride, size_t heads, size_t at
 
 // --- encoder --------------------------------------------------------------------------------------------
 
-void Forward::encode(const std::vector<std::vector<uint32_t>>& sources, const std::vector<uint16_t>& tasks,
-                     size_t layers) {
+void Forward::encode(const std::vector<Source>& sources, size_t layers) {
   const size_t d = model_.shape.d_model;
   const float root = std::sqrt(static_cast<float>(d));
   std::vector<size_t> lengths;
   std::vector<uint16_t> of_row;
   size_t rows = 0;
-  for (size_t s = 0; s < sources.size(); s++) {
-    lengths.push_back(sources[s].size());
-    of_row.insert(of_row.end(), sources[s].size(), tasks[s]);
-    rows += sources[s].size();
+  for (const Source& source : sources) {
+    lengths.push_back(source.tokens.size());
+    of_row.insert(of_row.end(), source.tokens.size(), source.task);
+    rows += source.tokens.size();
   }
   begin(rows);
   set_tasks(of_row);
   float* x = space_.x.data();
-  for (const auto& source : sources)
-    for (uint32_t token : source) {
+  for (const Source& source : sources)
+    for (size_t at = 0; at < source.tokens.size(); at++, x += d) {
       std::fill_n(x, d, 0.0f);
-      model_.table.add_row(token, root, x);
-      x += d;
+      model_.table.add_row(source.tokens[at], root, x);
+      if (!source.own.empty() && source.own[at])
+        tasks_[source.task]->source_rows.add_row(source.own[at] - 1, root, x);
     }
   for (size_t l = 0; l < layers; l++) {
     self_attention(model_.encoder[l].self, lengths);

@@ -18,6 +18,13 @@ struct Memory {
   Aligned<float> added;                // to scores, where task tokens have some; else empty
 };
 
+// One to encode: its tokens, their own rows (1 + a row of the task's `source_rows`, 0: none; empty: none at all).
+struct Source {
+  const std::vector<uint32_t>& tokens;
+  const std::vector<uint32_t>& own;
+  uint16_t task;  // index into the batch's tasks
+};
+
 // A place of the batch that a target is decoded in.
 struct Place {
   uint16_t task;  // index into the batch's tasks
@@ -57,8 +64,7 @@ class Forward {
           std::vector<const Calibration*> tasks);
 
   // Residual stream after the first `layers` layers, for sources one after another: left in `space.x`.
-  void encode(const std::vector<std::vector<uint32_t>>& sources, const std::vector<uint16_t>& tasks,
-              size_t layers);
+  void encode(const std::vector<Source>& sources, size_t layers);
   // What the decoder reads of them.
   void memorize(const std::vector<size_t>& lengths, Memory* memory);
   // Scores of each place's next token, [places, logits_stride]; every place has decoded `at` tokens.

@@ -27,18 +27,16 @@ class Batch {
     forward = std::make_unique<Forward>(model, kernels, space, std::move(tasks));
     for (size_t i = 0; i < rows.size();) {
       size_t end = i, count = 0;
-      std::vector<std::vector<uint32_t>> sources;
+      std::vector<Source> sources;
       std::vector<size_t> lengths;
-      std::vector<uint16_t> of_task;
       for (; end < rows.size(); end++) {
-        const auto& source = requests[rows[end]].source;
-        if (end > i && count + source.size() > kRowsTogether) break;
-        count += source.size();
-        sources.push_back(source);
-        lengths.push_back(source.size());
-        of_task.push_back(task_[end]);
+        const Request& request = requests[rows[end]];
+        if (end > i && count + request.source.size() > kRowsTogether) break;
+        count += request.source.size();
+        sources.push_back({request.source, request.own, task_[end]});
+        lengths.push_back(request.source.size());
       }
-      forward->encode(sources, of_task, model.encoder.size());
+      forward->encode(sources, model.encoder.size());
       forward->memorize(lengths, &memory[i]);
       i = end;
     }
@@ -353,8 +351,9 @@ std::vector<std::vector<float>> Engine::features(const std::vector<std::vector<u
   std::vector<std::vector<float>> out;
   Borrowed space(*this);
   Forward forward(*model, kernels, *space, {nullptr});
+  const std::vector<uint32_t> none;
   for (const auto& source : sources) {
-    forward.encode({source}, {0}, std::min(layers, model->encoder.size()));
+    forward.encode({{source, none, 0}}, std::min(layers, model->encoder.size()));
     std::vector<float> most((*space).x.data(), (*space).x.data() + d);
     for (size_t at = 1; at < source.size(); at++)
       for (size_t c = 0; c < d; c++) most[c] = std::max(most[c], (*space).x[at * d + c]);

@@ -16,6 +16,7 @@ struct Request {
   std::shared_ptr<const Calibration> task;
   size_t width = 1;
   bool constrained = false;
+  std::vector<uint32_t> own = {};  // 1 + the own row of each token of the source, 0: none; empty: none at all
 };
 
 enum class Stop { none, end, length, deadline, cancelled };

@@ -1,0 +1,54 @@
+"""Which own row is added to each token of a source, without torch: what every engine asks.
+
+A character that has a row gives it to all tokens that it is written with, so that the source stays the same
+tokens (one row in place of a character's bytes could not start as the identity).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from edgeseq_core.model.payload import MAX_ROWS
+from edgeseq_core.text.vocabulary import EOS, SymbolTable, Vocabulary
+
+
+class InputRows:
+    """A task's rows for the characters of its sources; append-only."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, symbols: Sequence[str] = (), rows: Sequence[int] = ()
+    ) -> None:
+        self.table = SymbolTable(vocabulary, symbols, max_symbols=MAX_ROWS)
+        self.rows: list[int] = list(rows)  # symbols of the table
+        self._row_of = {symbol: at for at, symbol in enumerate(self.rows)}
+
+    @classmethod
+    def of_header(cls, vocabulary: Vocabulary, header: Mapping[str, Any]) -> InputRows:
+        """As a snapshot names them; older ones have none.  Raises ValueError for rows of no symbol."""
+        made = cls(vocabulary, header.get("source_symbols", ()), header.get("source_rows", ()))
+        if len(made._row_of) != len(made.rows) or any(
+            not 0 <= row < len(made.table) for row in made.rows
+        ):
+            raise ValueError("an own row of a source is of no symbol, or one of two")
+        return made
+
+    def admit(self, sources: Iterable[str]) -> int:
+        """Give every character of the sources a row; returns how many there are more."""
+        before = len(self.rows)
+        for character in dict.fromkeys("".join(sources)):
+            self.table.add(character)
+            for symbol in self.table.of_source(character):
+                if symbol not in self._row_of and len(self.rows) < MAX_ROWS:
+                    self._row_of[symbol] = len(self.rows)
+                    self.rows.append(symbol)
+        return len(self.rows) - before
+
+    def of(self, source: str) -> list[int]:
+        """1 + the row of each token of a source, EOS among them; 0 where it has none.
+
+        >>> rows = InputRows(Vocabulary("ab"))
+        >>> rows.admit(["bé"]), rows.of("aéb")
+        (2, [0, 2, 2, 1, 0])
+        """
+        return [1 + self._row_of.get(symbol, -1) for symbol in [*self.table.of_source(source), EOS]]
