@@ -10,15 +10,17 @@ from tests.learn.rig import SMALL
 PAIRS = 64  # a phase
 
 
-def phase(name: str, task: str, answer: str) -> Phase:
+def phase(name: str, task: str, answer: str, pairs: int = PAIRS) -> Phase:
     """Every source has the same answer: learnable in a few steps."""
-    train = [(f"{task} {n}", answer) for n in range(PAIRS)]
+    train = [(f"{task} {n}", answer) for n in range(pairs)]
     asked = [Question(f"{task} {n}", (answer,)) for n in range(1_000, 1_004)]
     return Phase(name, task, "exact", train, asked)
 
 
 TWO_TASKS = Stream("two-tasks", "tasks", "nothing", [phase("a", "a", "y"), phase("b", "b", "n")])
-DRIFT = Stream("drift", "abrupt", "nothing", [phase("before", "a", "y"), phase("after", "a", "n")])
+# What is replayed contradicts the new regime at first, so that it takes longer.
+AFTER = phase("after", "a", "n", 3 * PAIRS)
+DRIFT = Stream("drift", "abrupt", "nothing", [phase("before", "a", "y"), AFTER])
 
 
 def terms(base: Base, stream: Stream) -> Terms:
