@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from edgeseq_core.errors import ConfigError
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.base_file import read_header
@@ -106,6 +108,7 @@ def pretrain_taught(
     if not taught:
         raise ConfigError("no answer of the teachers ends: train them longer, or distill words")
     config = settings.config(vocabulary_size=len(teacher.vocabulary))
+    torch.manual_seed(settings.seed)  # of the first weights; `pretrain` sets it for the rest
     student = Trainee.new(config, list(taught), teacher.vocabulary)
     objective = Distillation(lessons, smoothing=settings.label_smoothing, share=distilling.share)
     yield from pretrain(

@@ -116,6 +116,9 @@ def test_a_student_is_made_by_teachers(base: Path, tmp_path: Path) -> None:
     stamp = lessons.stat().st_mtime_ns
     list(pretrain_taught([base, base], TASKS, DEV, out, SETTINGS, distilling))
     assert lessons.stat().st_mtime_ns == stamp  # kept, not made again
+    again = tmp_path / "again.safetensors"  # first weights too are the seed's
+    list(pretrain_taught([base, base], TASKS, DEV, again, SETTINGS, distilling))
+    assert again.read_bytes() == out.read_bytes()
     told = "--teacher base.safetensors --teacher base.safetensors --distill word --lessons 20`"
     assert told in model_card(header, out, 60.0)
 
