@@ -1,6 +1,6 @@
 """What a copy path is worth: bases with and without it, trained alike for equal CPU-seconds.
 
-    python benchmarks/model/copying.py [--cpu-s 90] [--seeds 1]
+    python benchmarks/model/copying.py [--cpu-s 60] [--seeds 1]
 
 Preset 128 on a small mixture of the base's own tasks (extra `pretrain`), no source longer than
 `TRAINED` characters; the step size falls by a cosine as the time runs out.  All that is scored are
@@ -154,7 +154,7 @@ def measured(
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--cpu-s", type=float, default=90)
+    parser.add_argument("--cpu-s", type=float, default=60)
     parser.add_argument("--seeds", default="1")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -27,6 +27,13 @@ from edgeseq_core.text.vocabulary import EOS, SymbolTable
 # reliably for symbols that training had not seen (up to 25 of 200 strings of the canary in
 # tests/model/test_output.py were wrong on the worst of three seeds, against 1).
 GATE_START = -3.0
+# Taught words of 12 characters, a pointer uses its fastest turns alone.  With the usual base 10,000 and
+# heads 32 wide, two of them come back together after 19 tokens, and longer strings were copied from there:
+# 0 % right at twice the length.  Turns closer to each other (base 30) come back together later, and a place
+# costs more the farther it is.  Strings 2, 3, 4 and 8 times as long then came out right in 99.5, 98.5, 99
+# and 98 %; by base 30 alone in 90, 81, 24 and 2; by a cost of 0.2 alone in 97, 91, 87 and 83 (one seed).
+POINTER_BASE = 30.0
+DISTANCE_COST = 0.5  # nats a token
 LEAST = 1e-30  # a copy probability under it counts as this much, so that its logarithm is finite
 
 
@@ -84,8 +91,9 @@ class CopyOutput(nn.Module):
     over tokens of one symbol.  EOS of the source is copied as EOS of the target.  Query, key and gate
     are a site like any other, so a calibration may change them and starts as the identity.
 
-    The pointer turns by rotary positions whatever the rest of the network does: a pointer that matches
-    content alone, or that linear biases guide, copies strings no longer than it was trained on.
+    The pointer turns by rotary positions of its own and prefers near places, whatever the rest of the
+    network does: one that matches content alone, or that linear biases alone guide, copies strings no
+    longer than it was trained on.
 
     Source: pointer-generator networks (See, Liu, Manning 2017, equations 8 and 9), with a head of its
     own in place of the attention that reads the source.
@@ -94,7 +102,7 @@ class CopyOutput(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.scale = config.head_width**-0.5
-        self.rotary = Rotary(config)
+        self.rotary = Rotary(config, base=POINTER_BASE)
 
     def symbols(self, sources: Sequence[str], tables: Sequence[SymbolTable]) -> Tensor:
         return pad(
@@ -113,6 +121,7 @@ class CopyOutput(nn.Module):
         assert copyable is not None
         query = self.rotary.turn(weights.project(hidden, COPY_SITE, "q")[:, None], start)[:, 0]
         match = torch.bmm(query, copyable.keys.transpose(1, 2)) * self.scale
+        match = match - DISTANCE_COST * self._distances(start, match)
         pointer = match.masked_fill(copyable.hidden, -torch.inf).softmax(-1)
         copied = torch.bmm(pointer, copyable.same)  # [B, T, S]: of each token's symbol
         gate = weights.project(hidden, COPY_SITE, "gate")
@@ -122,3 +131,8 @@ class CopyOutput(nn.Module):
         share = F.logsigmoid(gate) + copied.clamp(min=LEAST).log()
         more = F.softplus(share - plain.gather(2, at)) * copyable.first
         return plain.scatter_add(2, at, more.to(plain.dtype))  # which differ in mixed precision
+
+    def _distances(self, start: int, match: Tensor) -> Tensor:
+        """How far each source token is from the place of each answer token, ``[T, S]``."""
+        answer, source = (torch.arange(size, device=match.device) for size in match.shape[1:])
+        return (start + answer[:, None] - source).abs()

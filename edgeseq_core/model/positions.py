@@ -30,13 +30,15 @@ class Positions(Protocol):
 class Rotary(nn.Module):
     """Rotary positions on the first half of each head; the other half carries content alone.
 
+    The slowest pair of coordinates turns by about a ``base``-th of what the first turns by.
+
     Source: RoFormer (Su et al. 2021, arXiv 2104.09864, section 3.2).
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, base: float = 10_000.0) -> None:
         super().__init__()
         pairs = config.head_width // 4
-        frequency = 10_000.0 ** (-torch.arange(pairs) / pairs)
+        frequency = base ** (-torch.arange(pairs) / pairs)
         angle = torch.arange(config.max_tokens + 1)[:, None] * frequency
         self.register_buffer("cosine", angle.cos(), persistent=False)
         self.register_buffer("sine", angle.sin(), persistent=False)
