@@ -12,6 +12,7 @@ from edgeseq_core.errors import ConfigError
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.objective import Distillation
+from edgeseq_core.model.output import DISTANCE_COST
 from edgeseq_core.model.pretrain import PretrainSettings, Training
 from edgeseq_core.model.teacher import MAX_ANSWER, Teacher
 from edgeseq_core.model.trainee import Trainee
@@ -65,13 +66,14 @@ def test_an_ensemble_says_the_mean_probability() -> None:
 def test_a_teacher_that_copies_answers_with_what_it_copies() -> None:
     one = trainee(1, output="copy")
     with torch.no_grad():
-        one.model.matrix("decoder.copy", "q").zero_()  # points at all tokens alike
+        one.model.matrix("decoder.copy", "q").zero_()  # places are told apart by distance alone
         one.model.bias("decoder.copy", "gate").fill_(50.0)
     (said,) = Teacher([one]).answers(source(["bbbb"]), "upper")
     assert said is None  # of the source's tokens the most frequent, for ever
     lessons = Teacher([one]).lessons("upper", [("bbbb", "b")], level="word", k=2)
     assert lessons.of(0).ids[0].tolist() == [*VOCABULARY.encode("b"), EOS]
-    wanted = torch.tensor([0.8, 0.2]).log()
+    near = torch.exp(-DISTANCE_COST * torch.arange(5.0))  # four letters, and EOS behind them
+    wanted = torch.stack([near[:4].sum(), near[4]]).log() - near.sum().log()
     assert torch.allclose(lessons.of(0).log_probabilities[0], wanted, atol=1e-3)
 
 
