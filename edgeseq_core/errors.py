@@ -46,6 +46,10 @@ class MissingExtraError(ConfigError):
         super().__init__(f"{what} is not installed; {remedy}")
 
 
+class MissingDataError(ConfigError):
+    """Data that no package has is not where it was looked for."""
+
+
 class StateVersionError(ConfigError):
     """Stored state was written by a version this one does not know."""
 

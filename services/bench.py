@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from edgeseq_core.corpus.streams import Size
-from edgeseq_core.errors import ConfigError, EdgeSeqError, ServiceError
+from edgeseq_core.errors import (
+    ConfigError,
+    EdgeSeqError,
+    MissingDataError,
+    MissingExtraError,
+    ServiceError,
+)
 from edgeseq_core.evaluate.bench_folder import BenchFolder, CellKey
 from edgeseq_core.evaluate.learning_bench import identity, run_cell
 from edgeseq_core.evaluate.methods.method import Terms
@@ -73,7 +79,7 @@ def run_bench(plan: Plan, folder: BenchFolder, workers: int) -> Iterator[Event]:
             size = Size(plan.pairs, plan.questions, seed)
             try:
                 stream = folder.stream(name, size, plan.data, plan.tasks)
-            except ConfigError as error:
+            except (MissingDataError, MissingExtraError) as error:
                 yield Event(None, "left out", f"{name}: {error}")
                 break
             made += 1

@@ -10,16 +10,20 @@ from pathlib import Path
 from shutil import which
 
 from edgeseq_core.corpus import catalogues, codespell_releases
-from edgeseq_core.errors import ServiceError
+from edgeseq_core.errors import ConfigError, ServiceError
 
 
 def fetch(data: Path) -> Iterator[str]:
     """Put into ``data`` what is not there yet; says what it does.
 
-    apt-get and pip download, nothing is installed.  Raises ServiceError with what the tool said.
+    apt-get and pip download, nothing is installed.  Raises ConfigError for a folder that cannot be
+    written, ServiceError with what the tool said.
     """
     folder = data / codespell_releases.FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write {folder}: {error.strerror}; name another --data") from None
     for release in codespell_releases.RELEASES:
         if not any(folder.glob(f"codespell-{release}-*.whl")):
             yield f"codespell {release}"

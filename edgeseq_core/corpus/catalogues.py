@@ -13,7 +13,7 @@ from pathlib import Path
 from edgeseq_core.corpus import packages
 from edgeseq_core.corpus.base_spelling import without_accents
 from edgeseq_core.corpus.examples import Example
-from edgeseq_core.errors import ConfigError
+from edgeseq_core.errors import MissingDataError
 
 FOLDER = "debian"
 #: Their catalogues are unpacked into ``FOLDER`` of the data folder; about 27 MB to download.
@@ -59,7 +59,7 @@ def _messages(data: Path, language: str) -> dict[tuple[str, str], str]:
                     if message.id and text:
                         found.setdefault((message.context or "", message.id), text)
     if not found:
-        raise ConfigError(
+        raise MissingDataError(
             f"{data} has no {FOLDER}/**/{language}/LC_MESSAGES/*.mo: run `edgeseq bench fetch` on Debian, "
             f"or unpack there the packages {', '.join(DEBIAN_PACKAGES)}"
         )
@@ -67,7 +67,7 @@ def _messages(data: Path, language: str) -> dict[tuple[str, str], str]:
 
 
 def translated(data: Path, read: str, write: str) -> Iterable[Example]:
-    """Messages in one language with the same in another; raises ConfigError when they are not there."""
+    """Messages in one language with the same in another; raises MissingDataError when they are not there."""
     sources, targets = _messages(data, read), _messages(data, write)
     for key, source in sources.items():
         if key in targets:
@@ -75,7 +75,7 @@ def translated(data: Path, read: str, write: str) -> Iterable[Example]:
 
 
 def accents_restored(data: Path, language: str) -> Iterable[Example]:
-    """Messages without their accents, and with them; raises ConfigError when they are not there."""
+    """Messages without their accents, and with them; raises MissingDataError when they are not there."""
     for text in _messages(data, language).values():
         plain = without_accents(text).replace("ł", "l").replace("Ł", "L")
         yield Example(plain, text, plain)

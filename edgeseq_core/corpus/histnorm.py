@@ -12,13 +12,13 @@ from typing import Literal
 
 from edgeseq_core.corpus.examples import MAX_SOURCE, MAX_TARGET
 from edgeseq_core.corpus.streams import Pair
-from edgeseq_core.errors import ConfigError
+from edgeseq_core.errors import MissingDataError
 
 FOLDER = "histnorm"
 
 
 def tokens(data: Path, name: str, part: Literal["train", "dev"]) -> list[Pair]:
-    """The words of a file in the order of the text; raises ConfigError when it is not there.
+    """The words of a file in the order of the text; raises MissingDataError when it is not there.
 
     ``name`` is a folder and a file without its ending, e.g. ``slovene/slovene-goo300k-gaj``.
     """
@@ -26,7 +26,7 @@ def tokens(data: Path, name: str, part: Literal["train", "dev"]) -> list[Pair]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except OSError:
-        raise ConfigError(
+        raise MissingDataError(
             f"{path} is not there: copy the folder `datasets/historical` of github.com/coastalcph/histnorm "
             f"to {data / FOLDER}"
         ) from None

@@ -14,7 +14,7 @@ from edgeseq_core.corpus.demo_dates import dates
 from edgeseq_core.corpus.demo_words import english_inflection, german_plurals
 from edgeseq_core.corpus.examples import Example, shuffled
 from edgeseq_core.corpus.streams import Metric, Phase, Size, Stream, split
-from edgeseq_core.errors import ConfigError
+from edgeseq_core.errors import MissingDataError, MissingExtraError
 
 LOCALES = (
     "en_US", "es", "fr", "de", "it", "pt", "nl", "sv",
@@ -117,16 +117,16 @@ TASKS = (
 def task_stream(data: Path, size: Size, *, tasks: int = len(TASKS)) -> Stream:
     """The first ``tasks`` tasks; one whose data is not there is left out, and said so.
 
-    Raises ConfigError when none is there.
+    Raises MissingDataError when none is there.
     """
     phases, saw, left_out = [], [], []
     for task in TASKS[:tasks]:
         try:
             phases.append(task.phase(data, size))
-        except ConfigError as error:
+        except (MissingDataError, MissingExtraError) as error:
             left_out.append(f"{task.name}: {error}")
         else:
             saw.append(f"{task.name}: {task.base_saw}")
     if not phases:
-        raise ConfigError(left_out[0])
+        raise MissingDataError(left_out[0])
     return Stream("tasks", "tasks", "; ".join(saw), phases, tuple(left_out))

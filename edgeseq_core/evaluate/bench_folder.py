@@ -43,7 +43,8 @@ class BenchFolder:
     def stream(self, name: str, size: Size, data: Path, tasks: int) -> Stream:
         """The stream as this bench learns it: from its file, else made and kept.
 
-        Raises ConfigError when its data is not there, or when the file is of another size.
+        Raises MissingDataError and MissingExtraError when its data is not there, ConfigError when the
+        file is of another size.
         """
         file = self._stream_file(name, size.seed)
         made_of = file.with_suffix(".size.json")
@@ -106,7 +107,10 @@ def _read(file: Path) -> Cell:
 
 
 def _write(file: Path, data: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
-    part.write_bytes(data)
-    os.replace(part, file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        os.replace(part, file)
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror}; name another --out") from None

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from .options import RESEARCH, Format
 from .output import emit, say
+
+AT_LEAST_ONE = Parameter(validator=Number(gte=1))
 
 app = App(name="bench", help="Methods side by side on real streams.", group=RESEARCH)
 
@@ -36,7 +39,9 @@ class Means(Data):
     base: Annotated[Path | None, Parameter(help="Base to learn on; default: the shipped one.")] = (
         None
     )
-    workers: Annotated[int, Parameter(help="Cells that run at once, one thread each.")] = 1
+    workers: Annotated[
+        int, AT_LEAST_ONE, Parameter(help="Cells that run at once, one thread each.")
+    ] = 1
 
 
 @Parameter(name="*")
@@ -44,10 +49,12 @@ class Means(Data):
 class Amount:
     """How much is learnt and asked."""
 
-    pairs: Annotated[int, Parameter(help="Pairs to learn, a task.")] = 5_000
-    questions: Annotated[int, Parameter(help="Held-out questions, a phase.")] = 200
-    tasks: Annotated[int, Parameter(help="Tasks of the stream of tasks, the first ones.")] = 8
-    seeds: Annotated[int, Parameter(help="Seeds 1 to this.")] = 3
+    pairs: Annotated[int, AT_LEAST_ONE, Parameter(help="Pairs to learn, a task.")] = 5_000
+    questions: Annotated[int, AT_LEAST_ONE, Parameter(help="Held-out questions, a phase.")] = 200
+    tasks: Annotated[
+        int, AT_LEAST_ONE, Parameter(help="Tasks of the stream of tasks, the first ones.")
+    ] = 8
+    seeds: Annotated[int, AT_LEAST_ONE, Parameter(help="Seeds 1 to this.")] = 3
     task_bytes: Annotated[
         int, Parameter(help="Bytes a task that a method may keep beside the base.")
     ] = 192 << 10

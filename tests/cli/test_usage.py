@@ -44,6 +44,8 @@ def _process(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess
         ("learn", "dates", "-", "--out", "/no/such/folder/x"),
         ("bench", "learning", "--out", "/no/such/folder", "--stream", "nonsense"),
         ("bench", "learning", "--out", "/no/such/folder", "--method", "nonsense"),
+        ("bench", "learning", "--out", "/no/such/folder", "--pairs", "0"),
+        ("bench", "fetch", "--data", "/proc/nothing"),
         ("report", "/no/such/folder"),
         ("pretrain", "/no/such/folder/x"),
         ("pretrain", "base.safetensors", "--preset", "1"),

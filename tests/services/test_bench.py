@@ -49,3 +49,15 @@ def test_a_bench_without_any_data_says_so(tmp_path: Path) -> None:
     only = replace(plan(tmp_path), streams=["slovene-reform"])
     with pytest.raises(ConfigError, match="no stream can be made here"):
         list(run_bench(only, BenchFolder(tmp_path / "out"), workers=1))
+
+
+def test_a_folder_of_another_bench_or_one_that_cannot_be_written_is_an_error(
+    tmp_path: Path,
+) -> None:
+    only, folder = replace(plan(tmp_path), methods=[], streams=["date-order"]), tmp_path / "out"
+    assert list(run_bench(only, BenchFolder(folder), workers=1)) == []
+    with pytest.raises(ConfigError, match="was made with other sizes: name another --out"):
+        list(run_bench(replace(only, pairs=32), BenchFolder(folder), workers=1))
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot write .*; name another --out"):
+        list(run_bench(only, BenchFolder(tmp_path / "file"), workers=1))

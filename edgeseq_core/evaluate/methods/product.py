@@ -11,7 +11,9 @@ from edgeseq_core.evaluate.methods.method import Stored, Terms, int8_bytes
 from edgeseq_core.learn.offline import OfflineLearner
 from edgeseq_core.replay.buffer import TaskSettings
 
-CALIBRATION_BYTES = 128 << 10  # of a task's bytes; its reservoir gets the rest
+CALIBRATION_BYTES = (
+    128 << 10
+)  # of a task's bytes, so that it cannot grow; its reservoir gets the rest
 
 
 class EdgeSeq:
@@ -26,7 +28,8 @@ class EdgeSeq:
                 f"{CALIBRATION_BYTES}"
             )
         self._terms = terms
-        self._learner = OfflineLearner(terms.base, terms.learning)
+        learning = terms.learning.model_copy(update={"growth_max_bytes": CALIBRATION_BYTES})
+        self._learner = OfflineLearner(terms.base, learning)
         settings = TaskSettings(reservoir_bytes=terms.task_bytes - CALIBRATION_BYTES)
         for task in terms.tasks:
             self._learner.buffer.set_task(task, settings)
