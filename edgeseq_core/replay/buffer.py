@@ -234,8 +234,9 @@ class ReplayBuffer(Protocol):
 
         ``epochs`` are of the consumer and the learner: nobody else may write meanwhile, else
         FencedError.  A pair keeps its key, its part and its place there.  One that is held leaves its
-        part for the quarantine (reason "too_long").  Pairs that are gone are passed over, so a call
-        may be repeated.  Records that have grown may push others out of the reservoir.
+        part for the quarantine (reason "too_long"), and the memory of corrections.  Pairs that are gone
+        are passed over, so a call may be repeated.  Records that have grown may push others out of the
+        reservoir.
         """
 
     def held_back(self, task: str) -> list[HeldBack]:

@@ -294,6 +294,12 @@ class RedisStore:
             _settings_text(TaskSettings()),
             LARGEST_SHARE,
         ]
+        held = {pair.name for pair in pairs if pair.destination is None}
+        told = list[bytes]()
+        if held:
+            for batch in self._told(task, lambda names: pair_name(task, *names) in held):
+                told += batch
+        args += (len(told) // 2, *told)
         for pair in pairs:
             origin, destination = (
                 _PART_NUMBERS[part] if part else 0 for part in (pair.origin, pair.destination)
@@ -309,12 +315,9 @@ class RedisStore:
             keys.of_task(task, "counters"),
             keys.of_task(task, "records"),
             *(keys.part(task, part) for part in PARTS),
+            *_memory_keys(keys, task),
         ]
-        found = int(self._run("reencode", f"re-encoding pairs of task {task}", script_keys, args))
-        held = {pair.name for pair in pairs if pair.destination is None}
-        if held:
-            self._forget(task, lambda names: pair_name(task, *names) in held)
-        return found
+        return int(self._run("reencode", f"re-encoding pairs of task {task}", script_keys, args))
 
     def held_back(self, task: str) -> list[HeldBack]:
         held: dict[bytes, bytes] = {}
@@ -414,13 +417,17 @@ class RedisStore:
     def _forget(self, task: str, wanted: Callable[[tuple[str, str]], bool]) -> None:
         """Forget corrections that the memory holds."""
         keys = self._owner(task)
-        memory, ages = _memory_keys(keys, task)
+        script_keys = [keys.of_task(task, "counters"), *_memory_keys(keys, task)]
+        for told in self._told(task, wanted):
+            self._run("forget", f"forgetting corrections of task {task}", script_keys, told)
+
+    def _told(self, task: str, wanted: Callable[[tuple[str, str]], bool]) -> Iterator[list[bytes]]:
+        """What the memory holds of matching pairs, each source and its correction, in batches."""
+        memory, _ = _memory_keys(self._owner(task), task)
         for batch in self._scan(memory):
-            gone = [(s, told) for s, told in batch.items() if wanted(unpack(told)[1:])]
-            if gone:
-                script_keys = [keys.of_task(task, "counters"), memory, ages]
-                what = f"forgetting corrections of task {task}"
-                self._run("forget", what, script_keys, list(chain.from_iterable(gone)))
+            found = [one for one in batch.items() if wanted(unpack(one[1])[1:])]
+            if found:
+                yield list(chain.from_iterable(found))
 
     def add_receipt(self, task: str, receipt: str) -> None:
         with store_errors(f"storing a receipt of task {task}"):

@@ -111,6 +111,18 @@ local function forget_told(memory, ages, source)
   return SOURCE_BYTES + size
 end
 
+-- Forget what sources were corrected to, unless they were corrected again meanwhile; ARGV[first..last] has
+-- for each its digest and the correction that goes.  Returns the bytes that they took.
+local function forget_equal(memory, ages, first, last)
+  local bytes = 0
+  for at = first, last, 2 do
+    if redis.call('HGET', memory, ARGV[at]) == ARGV[at + 1] then
+      bytes = bytes + forget_told(memory, ages, ARGV[at])
+    end
+  end
+  return bytes
+end
+
 -- Delete a checkpoint unless the learner or a kept snapshot stands on it.
 local function drop_checkpoint(checkpoints, kept, current, step)
   if step == current then return end

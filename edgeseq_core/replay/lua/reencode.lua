@@ -1,7 +1,9 @@
--- Replace records by those of another vocabulary; what does not fit is held, what fits again let out.
+-- Replace records by those of another vocabulary; what does not fit is held and not remembered any more,
+-- what fits again let out.
 -- KEYS: epochs of consumer and learner, outcomes, waiting, partition counters, quarantine, tasks,
---       counters, records, then the parts corrections, bulk, recent, probe, reservoir
--- ARGV: task, the two epochs, default settings, largest share; then for each pair: key, number of
+--       counters, records, the parts corrections, bulk, recent, probe, reservoir, memory, its sources by age
+-- ARGV: task, the two epochs, default settings, largest share, number of corrections that the memory
+--       holds of pairs that are held from now on, for each its source's digest and what it says; then for each pair: key, number of
 --       origin and of destination (0: the quarantine), name (out of the quarantine: its field), data
 -- Returns how many pairs were there.
 local PARTS = {'corrections', 'bulk', 'recent', 'probe', 'reservoir'}
@@ -48,7 +50,9 @@ local function let_out(key, destination, field, data)
   return true
 end
 
-for at = 6, #ARGV, 5 do
+local first = 7 + 2 * tonumber(ARGV[6])
+bump(counters, 'bytes:memory', -forget_equal(KEYS[15], KEYS[16], 7, first - 1))
+for at = first, #ARGV, 5 do
   local key, name, data = ARGV[at], ARGV[at + 3], ARGV[at + 4]
   local origin, destination = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   if origin == 0 then
