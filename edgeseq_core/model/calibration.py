@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -40,7 +41,15 @@ from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.edgeformer import EdgeFormer
 from edgeseq_core.model.input_rows import InputRows
 from edgeseq_core.model.nearest import FEATURES
-from edgeseq_core.model.payload import FORMAT, MAX_ROWS, PLACE, alphabet, read_payload
+from edgeseq_core.model.payload import (
+    FORMAT,
+    MAX_ROWS,
+    PLACE,
+    alphabet,
+    extra_tokens,
+    own_rows,
+    read_payload,
+)
 from edgeseq_core.model.quantize import dequantize_rows, quantize_rows
 from edgeseq_core.model.sites import Site, sites
 from edgeseq_core.model.task_space import Place
@@ -108,7 +117,7 @@ class Calibration:
             base.config.d_model
         )  # of its sources; no output depends on it
         self.table = SymbolTable(vocabulary, owned.symbols, max_symbols=MAX_ROWS)
-        self.rows: list[int] = list(owned.rows)  # token ids with an own row, append-only
+        self.rows = own_rows(self.table, owned.rows)  # append-only
         self._row_of = {token: at for at, token in enumerate(self.rows)}
         self.inputs = InputRows(vocabulary, owned.source_symbols, owned.source_rows)
         self.sites = calibrated_sites(base.config, config)
@@ -236,6 +245,19 @@ class Calibration:
     ) -> Calibration:
         """The calibration that the bytes stand for; raises SnapshotError when they do not fit the base."""
         header, raw = read_payload(payload, base_digest)
+        try:
+            return cls._read(header, raw, base, vocabulary)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise SnapshotError(f"the snapshot's header makes no sense: {error}") from None
+
+    @classmethod
+    def _read(
+        cls,
+        header: Mapping[str, Any],
+        raw: dict[str, NDArray[Any]],
+        base: EdgeFormer,
+        vocabulary: Vocabulary,
+    ) -> Calibration:
         moments = raw.pop(PLACE, None)  # snapshots of before have none
         tensors = {
             name: torch.from_numpy(
@@ -246,7 +268,7 @@ class Calibration:
             for name, value in raw.items()
             if not (name.endswith(SCALE) and name[: -len(SCALE)] in raw)
         }
-        config = CalibrationConfig(**header["config"])
+        config = CalibrationConfig(**header["config"] | {"extra_tokens": extra_tokens(header)})
         made = cls(
             base,
             vocabulary,

@@ -9,29 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from edgeseq_core.model.payload import MAX_ROWS
+from edgeseq_core.model.payload import MAX_ROWS, own_rows
 from edgeseq_core.text.vocabulary import EOS, SymbolTable, Vocabulary
 
 
 class InputRows:
-    """A task's rows for the characters of its sources; append-only."""
+    """A task's rows for the characters of its sources; append-only.
+
+    Raises ValueError for a row of no symbol, and for two of one.
+    """
 
     def __init__(
         self, vocabulary: Vocabulary, symbols: Sequence[str] = (), rows: Sequence[int] = ()
     ) -> None:
         self.table = SymbolTable(vocabulary, symbols, max_symbols=MAX_ROWS)
-        self.rows: list[int] = list(rows)  # symbols of the table
+        self.rows = own_rows(self.table, rows)
         self._row_of = {symbol: at for at, symbol in enumerate(self.rows)}
 
     @classmethod
     def of_header(cls, vocabulary: Vocabulary, header: Mapping[str, Any]) -> InputRows:
-        """As a snapshot names them; older ones have none.  Raises ValueError for rows of no symbol."""
-        made = cls(vocabulary, header.get("source_symbols", ()), header.get("source_rows", ()))
-        if len(made._row_of) != len(made.rows) or any(
-            not 0 <= row < len(made.table) for row in made.rows
-        ):
-            raise ValueError("an own row of a source is of no symbol, or one of two")
-        return made
+        """As a snapshot names them; older ones have none."""
+        return cls(vocabulary, header.get("source_symbols", ()), header.get("source_rows", ()))
 
     def admit(self, sources: Iterable[str]) -> int:
         """Give every character of the sources a row; returns how many there are more."""

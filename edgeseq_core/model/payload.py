@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from edgeseq_core.text.vocabulary import SymbolTable
 FORMAT = "edgeseq-calibration-1"
 MAX_PAYLOAD_BYTES = 8 << 20
 MAX_ROWS = 512
+MOST_EXTRA_TOKENS = 1_024
 PLACE = "place"
 
 
@@ -38,6 +39,22 @@ def read_payload(
             f"the snapshot belongs to base {str(header.get('base'))[:12]}, this one is {base_digest[:12]}"
         )
     return header, raw
+
+
+def own_rows(table: SymbolTable, rows: Sequence[int]) -> list[int]:
+    """The symbols of a table that have a row; raises ValueError for none of its symbols, or one twice."""
+    symbols = range(len(table))
+    if len(set(rows)) < len(rows) or any(row not in symbols for row in rows):
+        raise ValueError("an own row is of no symbol, or two are of one")
+    return list(rows)
+
+
+def extra_tokens(header: Mapping[str, Any]) -> int:
+    """Task tokens beyond the base's; raises ValueError for a number that makes no sense."""
+    extra = header["config"]["extra_tokens"]
+    if type(extra) is not int or not 0 <= extra <= MOST_EXTRA_TOKENS:
+        raise ValueError(f"{extra} extra task tokens")
+    return extra
 
 
 def alphabet(table: SymbolTable, rows: Sequence[int]) -> list[int]:

@@ -31,7 +31,14 @@ from edgeseq_core.model.base_file import read_stored
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.input_rows import InputRows
 from edgeseq_core.model.nearest import FEATURES, LAYERS, nearest
-from edgeseq_core.model.payload import MAX_ROWS, PLACE, alphabet, read_payload
+from edgeseq_core.model.payload import (
+    MAX_ROWS,
+    PLACE,
+    alphabet,
+    extra_tokens,
+    own_rows,
+    read_payload,
+)
 from edgeseq_core.model.task_tokens import split
 from edgeseq_core.text.vocabulary import EOS, FIRST_BYTE, SymbolTable
 
@@ -52,7 +59,6 @@ EXPRESSED = {
     "bands": (),
 }
 LANES = 16
-MOST_EXTRA_TOKENS = 1_024
 
 
 def why_not(config: ModelConfig) -> str | None:
@@ -200,11 +206,8 @@ class NativeEngine:
         return _Place(int(header["sources"]), moments)
 
     def _calibration_shape(self, header: dict[str, Any], table: SymbolTable) -> dict[str, Any]:
-        config, rows = header["config"], [int(row) for row in header["rows"]]
-        extra = int(config["extra_tokens"])
-        if not 0 <= extra <= MOST_EXTRA_TOKENS:
-            raise ValueError(f"{extra} extra task tokens")
-        scores = split(self._header.config.task_tokens, extra).scores
+        config, rows = header["config"], own_rows(table, header["rows"])
+        scores = split(self._header.config.task_tokens, extra_tokens(header)).scores
         return {
             "rank": config["rank"],
             "encoder_layers": config["encoder_layers"],

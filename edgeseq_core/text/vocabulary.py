@@ -78,6 +78,8 @@ class SymbolTable:
     ([259, 262], 263)
     >>> t.decode([259, 262])
     'aé'
+
+    Raises ValueError for a symbol that is not one character.
     """
 
     def __init__(
@@ -88,6 +90,8 @@ class SymbolTable:
         self._symbols: list[str] = []
         self._ids: dict[str, int] = {}
         for symbol in symbols:
+            if len(symbol) != 1:
+                raise ValueError("a symbol of its own is not one character")
             self.add(symbol)
 
     @property

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -204,3 +207,38 @@ def test_a_source_belongs_to_the_task_whose_place_it_is_in(engine: Engine, base:
         found = [inferred.task for inferred in engine.infer(sources)]
         assert set(found) <= {task, None}
         assert found.count(task) > len(found) / 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h["config"].update(rank=-1),
+        lambda h: h["config"].update(rank=3),
+        lambda h: h["config"].update(rank=1 << 40),
+        lambda h: h["config"].update(encoder_layers=99),
+        lambda h: h["config"].update(extra_tokens=1 << 40),
+        lambda h: h["config"].update(extra_tokens="1"),
+        lambda h: h.update(rows=[5] * len(h["rows"])),
+        lambda h: h.update(rows=[-1] * len(h["rows"])),
+        lambda h: h.update(rows=[1 << 40] * len(h["rows"])),
+        lambda h: h.update(symbols=[""]),
+        lambda h: h.update(symbols=None),
+        lambda h: h.update(source_rows=[5]),
+        lambda h: h.update(source_rows=[-1]),
+        lambda h: h.update(source_symbols=3),
+        lambda h: h.update(base="0" * 64),
+        lambda h: h.pop("config"),
+    ],
+)
+def test_a_header_that_makes_no_sense_is_refused(
+    engine: Engine, base: Base, change: Callable[[dict[str, Any]], object]
+) -> None:
+    good = payload(base, 0)
+    length = int.from_bytes(good[:8], "little")
+    header = json.loads(good[8 : 8 + length])
+    stated = json.loads(header["__metadata__"]["header"])
+    change(stated)
+    text = json.dumps(header | {"__metadata__": {"header": json.dumps(stated)}}).encode()
+    with pytest.raises(SnapshotError):
+        engine.swap("one", "bad", len(text).to_bytes(8, "little") + text + good[8 + length :])
+    assert engine.snapshot_id("one") == "one-1"
