@@ -59,5 +59,5 @@ def test_a_folder_of_another_bench_or_one_that_cannot_be_written_is_an_error(
     with pytest.raises(ConfigError, match="was made with other sizes: name another --out"):
         list(run_bench(replace(only, pairs=32), BenchFolder(folder), workers=1))
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="cannot write .*; name another --out"):
+    with pytest.raises(ConfigError, match="name another --out"):
         list(run_bench(only, BenchFolder(tmp_path / "file"), workers=1))
