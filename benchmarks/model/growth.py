@@ -48,10 +48,10 @@ Row = dict[str, object]
 
 
 def variants(base: Base, seed: int) -> dict[str, LearningSettings]:
-    """What is compared; growing is the product's default."""
+    """What is compared; growing is the product's default, and at plateaus as well."""
     deep = base.config.encoder_layers
     return {
-        "growing": LearningSettings(seed=seed),
+        "growing": LearningSettings(seed=seed, growth_least_gain=0.25),
         "shallow": LearningSettings(seed=seed, growth_below_exact=0),
         "deep": LearningSettings(seed=seed, encoder_layers=deep),
     }

@@ -1,7 +1,8 @@
 """When a calibration must grow: its task is not good, and reads an unknown script or gets no better.
 
 Decided by the task's progress alone, which travels in the checkpoint, so that a restart and a rebuild
-grow at the same step.  Depth grows, rank does not: with all layers of the shipped base, rank 8 takes 248 of
+grow at the same step.  A plateau is no reason by default: it brought the tasks of the demo nothing, for more
+memory and fewer steps (benchmarks/results/growth.md).  Depth grows, rank does not: with all layers of the shipped base, rank 8 takes 248 of
 a snapshot's 256 KiB, and rank 16 would take 402.
 """
 
@@ -29,7 +30,8 @@ def need_to_grow(progress: Progress, settings: LearningSettings) -> str:
     right = f"{progress.prequential_exact:.0%} of the answers are right"
     if progress.unknown >= settings.growth_unknown_share:
         return f"{right}, and {progress.unknown:.0%} of the sources hold characters unknown to the base"
-    if before and now > before * (1 - settings.growth_least_gain):
+    gain = settings.growth_least_gain
+    if gain and before and now > before * (1 - gain):
         return f"{right}, and {pairs} pairs have brought the loss from {before:.3f} to {now:.3f}"
     return ""
 
