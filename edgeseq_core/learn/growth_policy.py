@@ -1,9 +1,9 @@
 """When a calibration must grow: its task is not good, and reads an unknown script or gets no better.
 
 Decided by the task's progress alone, which travels in the checkpoint, so that a restart and a rebuild
-grow at the same step.  A plateau is no reason by default: it brought the tasks of the demo nothing, for more
-memory and fewer steps (benchmarks/results/growth.md).  Depth grows, rank does not: with all layers of the shipped base, rank 8 takes 248 of
-a snapshot's 256 KiB, and rank 16 would take 402.
+grow at the same step.  A plateau is no reason by default: on known scripts it brought nothing
+(benchmarks/results/growth.md), for more memory and fewer steps.  Depth grows, rank does not: with all
+layers of the shipped base, rank 8 takes 248 of a snapshot's 256 KiB, and rank 16 would take 402.
 """
 
 from __future__ import annotations
