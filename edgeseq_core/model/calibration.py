@@ -220,12 +220,14 @@ class Calibration:
     # --- bytes -------------------------------------------------------------------------------------
 
     def to_payload(self, base_digest: str) -> bytes:
-        """The int8 bytes that serve: matrices int8 per row, vectors fp16; equal content, equal bytes."""
+        """The int8 bytes that serve: matrices int8 per row, their scales and vectors fp16; equal content, equal
+        bytes.  Low-rank parts have so few columns that fp32 scales would be an eighth of the bytes.
+        """
         stored: dict[str, Any] = {}
         for name, tensor in self.tensors.items():
             array = np.ascontiguousarray(tensor.detach().numpy(), dtype=np.float32)
             if array.ndim == 2:
-                stored[name], stored[name + SCALE] = quantize_rows(array)
+                stored[name], stored[name + SCALE] = quantize_rows(array, np.float16)
             else:
                 stored[name] = array.astype(np.float16)
         stored[PLACE] = self.place.moments.numpy().astype(np.float32)
