@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from edgeseq_core.engine import Score
 from edgeseq_core.errors import StateVersionError
 from edgeseq_core.learn.drift import DriftMonitor
 from edgeseq_core.learn.example import Example
-from edgeseq_core.learn.growth_policy import need_to_grow, start_over
+from edgeseq_core.learn.growth_policy import FIRST_LOOK_PAIRS, need_to_grow, start_over
 from edgeseq_core.learn.optimizer import CalibrationOptimizer
 from edgeseq_core.learn.progress import FADE, Progress
 from edgeseq_core.model.base import Base
@@ -92,7 +93,8 @@ class TaskLearner:
     ) -> None:
         """Plan to learn ``kept`` (the reservoir) from nothing, before anything is offered again.
 
-        ``positions`` are those up to which the task's pairs had been taken.
+        ``positions`` are those up to which the task's pairs had been taken.  The kept sources tell at once
+        whether the task reads an unknown script and needs the whole depth.
         """
         progress = self.progress
         progress.pairs, progress.held_out = len(kept), len(held_out)
@@ -105,6 +107,9 @@ class TaskLearner:
         for at in range(0, len(sources), self._full_batch):
             found = features(self.base, sources[at : at + self._full_batch])
             self.calibration.place = self.calibration.place.with_sources(found)
+        progress.unknown = fmean(self._strange(example) for example in kept)
+        if len(kept) >= FIRST_LOOK_PAIRS and progress.unknown >= self.config.growth_unknown_share:
+            self._deepen()
 
     def step(
         self,
@@ -153,8 +158,7 @@ class TaskLearner:
             weight = max(1 - FADE, 1 / progress.scored)
             progress.prequential_loss += weight * (a_token - progress.prequential_loss)
             progress.prequential_exact += weight * (score.exact - progress.prequential_exact)
-            strange = any(c not in self.base.vocabulary for c in example.source)
-            progress.unknown += weight * (strange - progress.unknown)
+            progress.unknown += weight * (self._strange(example) - progress.unknown)
             if math.isfinite(a_token) and self.drift.update(a_token):
                 drift = True
                 start_over(progress)
@@ -210,18 +214,27 @@ class TaskLearner:
             if have.shape != want.shape:
                 self.average[name] = torch.cat([have, want.detach()[have.shape[0] :]])
 
+    def _strange(self, example: Example) -> bool:
+        """Whether the source holds a character that the base does not know."""
+        return any(c not in self.base.vocabulary for c in example.source)
+
     def _grow_by_need(self) -> str:
-        """Calibrate as many layers as a snapshot has room for, once the task needs it; returns why."""
-        have, deepest = self.calibration.config, self.base.config.encoder_layers
-        if have.encoder_layers == deepest or not (why := need_to_grow(self.progress, self.config)):
+        """Calibrate more layers once the task needs it; returns why."""
+        if self.calibration.config.encoder_layers == self.base.config.encoder_layers:
             return ""
-        for layers in range(deepest, have.encoder_layers, -1):
+        why = need_to_grow(self.progress, self.config)
+        return why if why and self._deepen() else ""
+
+    def _deepen(self) -> bool:
+        """Calibrate as many layers as a snapshot has room for; returns whether those are more."""
+        have = self.calibration.config
+        for layers in range(self.base.config.encoder_layers, have.encoder_layers, -1):
             shape = replace(have, encoder_layers=layers)
             payload = grow(self.averaged(), shape, seed=0).to_payload(self.base.digest)
             if len(payload) <= self.config.growth_max_bytes:
                 self.grow(shape)
-                return why
-        return ""
+                return True
+        return False
 
     def grow(self, shape: CalibrationConfig) -> None:
         """Calibrate more (`growth.grow`): no output changes, and what was learnt goes on being learnt.

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from edgeseq_core.learn.example import Example
 from edgeseq_core.learn.growth_policy import need_to_grow, start_over
 from edgeseq_core.learn.learner import TaskLearner
 from edgeseq_core.learn.loop import Turn
@@ -15,6 +16,7 @@ from edgeseq_core.learn.rebuild import rebuild
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import Calibration
 from edgeseq_core.model.growth import grow
+from edgeseq_core.model.source_encoder import CachingEncoder
 from edgeseq_core.settings import LearningSettings
 from tests.learn.rig import SMALL, Learner, numbered
 
@@ -194,3 +196,25 @@ def test_a_good_task_stays_as_it_is(base: Base, below_exact: float, layers: int)
     task = turns[-1].learner
     assert task.progress.prequential_exact > 0.4
     assert task.calibration.config.encoder_layers == layers
+
+
+@pytest.mark.parametrize(
+    ("word", "pairs", "layers"), [("漢字", 40, 3), ("漢字", 31, 1), ("word", 40, 1)]
+)
+def test_a_task_that_begins_anew_is_as_deep_as_its_kept_sources_need(
+    base: Base, word: str, pairs: int, layers: int
+) -> None:
+    encoder = CachingEncoder(base, calibrated_layers=SMALL.encoder_layers)
+    learner = TaskLearner(base, TASK, SMALL, encoder)
+    kept = [
+        Example(f"{n}", "reservoir", f"{word} {n}", "e", "pairs", n, 0, 0.0, 0.0)
+        for n in range(pairs)
+    ]
+    learner.begin_anew(kept, [], {})
+    assert learner.calibration.config.encoder_layers == layers
+    learner.step(1, [], [], kept[:8])
+    assert all(tensor.isfinite().all() for tensor in learner.calibration.tensors.values())
+    resumed = TaskLearner.from_checkpoint(learner.to_checkpoint(), base, TASK, SMALL, encoder)
+    for one in (learner, resumed):
+        one.step(2, [], [], kept[8:16])
+    assert resumed.to_checkpoint() == learner.to_checkpoint()
