@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
+ALONE := tests/integration tests/faults
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -23,8 +24,10 @@ $(STAMP): pyproject.toml setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(INDEX) -e '.[all]'
 	touch $@
 
+# What starts whole deployments and counts on their pace has both cores to itself.
 test: lint type
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(ALONE) $(PYTEST_ARGS)
 
 lint: venv
 	$(BIN)/ruff check .
