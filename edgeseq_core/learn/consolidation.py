@@ -165,10 +165,15 @@ class Consolidation:
         )
         if not s.follow:
             return labels
+        said = scores.log_softmax(-1)
         with torch.no_grad():
-            said = self._teachers.scores(task, batch)[0].log_softmax(-1)
-        apart = F.kl_div(scores.log_softmax(-1), said, reduction="none", log_target=True).sum(-1)
-        return (1 - s.follow) * labels + s.follow * apart[wanted != PAD].mean()
+            taught = self._teachers.scores(task, batch)[0].log_softmax(-1)
+            # Where the student knows the label better by now, a champion would only hold it back.
+            knows, known = (each.gather(-1, wanted[..., None])[..., 0] for each in (taught, said))
+            follows = (wanted != PAD) & (knows > known)
+        apart = F.kl_div(said, taught, reduction="none", log_target=True).sum(-1)
+        held = (apart * follows).sum() / (wanted != PAD).sum()
+        return (1 - s.follow) * labels + s.follow * held
 
 
 class _Reader:

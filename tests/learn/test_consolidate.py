@@ -23,6 +23,7 @@ from edgeseq_core.learn.consolidation import ConsolidationSettings
 from edgeseq_core.learn.relearn import relearn
 from edgeseq_core.model.base import Base
 from edgeseq_core.replay.buffer import PARTS
+from edgeseq_core.snapshots.registry import Offer
 from tests.learn.rig import SMALL, Learner, Pairs, numbered
 
 NUMBERS, LETTERS = "numbers", "letters"
@@ -206,16 +207,17 @@ def test_one_that_was_interrupted_while_published_is_ended_by_a_change_of_base(
     outcome = consolidated(learner, tmp_path / "new.safetensors")
     old = learner.base
     champions = {task: learner.registry.status(task).champion for task in (NUMBERS, LETTERS)}
-    with monkeypatch.context() as patched, pytest.raises(InterruptedError):
-        real = learner.registry.offer
+    real = learner.registry.offer
 
-        def first_alone(offer: object) -> bool:
-            if len(learner.registry.relearning([0])) < 2:
-                raise InterruptedError
-            return real(offer)  # type: ignore[arg-type]
+    def first_alone(offer: Offer) -> bool:
+        if len(learner.registry.relearning([0])) < 2:
+            raise InterruptedError
+        return real(offer)
 
+    with monkeypatch.context() as patched:
         patched.setattr(learner.registry, "offer", first_alone)
-        published(learner, outcome)
+        with pytest.raises(InterruptedError):
+            published(learner, outcome)
     (left,) = learner.registry.relearning([0])
     assert learner.registry.status(left).champion == champions[left]  # where its base is loaded
     assert outcome.base is not None
