@@ -36,9 +36,9 @@ def consolidate_stored_base(
             learning=settings.learning,
         )
         yield outcome
-        if outcome.base is not None:
+        if outcome.made is not None:
             yield from publish(
-                outcome,
+                outcome.made,
                 store.buffer,
                 store.registry,
                 old=base,

@@ -8,6 +8,7 @@ of the new base yet learn anew on it.  The way back is `change_base` to the form
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -89,13 +90,20 @@ class Refit:
 
 
 @dataclass(frozen=True)
+class Made:
+    """A base that may be published, with all tasks on it."""
+
+    base: Base
+    refits: Mapping[str, Refit]
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What a consolidation came to; ``base`` is None when no trial may be published."""
+    """What a consolidation came to; ``made`` is None when no trial may be published."""
 
     trials: Sequence[Trial]
     steps: int
-    base: Base | None
-    refits: Mapping[str, Refit]
+    made: Made | None
 
 
 def kept_tasks(
@@ -161,58 +169,71 @@ def consolidate(
     *,
     settings: ConsolidationSettings,
     learning: LearningSettings,
-    clock: Callable[[], float] | None = None,
+    clock: Callable[[], float] = time.process_time,
 ) -> Outcome:
     """Train on the tasks' replay, and write the base to ``out`` if no task falls and the mean rises.
 
-    ``clock`` counts CPU-seconds (default: this process's).  Raises ConfigError when there is a file.
+    ``clock`` counts CPU-seconds.  Raises ConfigError when there is a file.
     """
     if out.exists():
         raise ConfigError(f"{out} is there already, and may be in use: name another file")
+    run = trained(tasks, base, settings, clock)
+    draft, judged = out.with_name(out.name + ".part"), list[Trial]()
+    try:
+        for trial, made in trials(run, tasks, base, draft, learning=learning):
+            judged.append(trial)
+            if not trial.refused:
+                draft.replace(out)
+                return Outcome(judged, run.steps, made)
+    finally:
+        draft.unlink(missing_ok=True)
+    return Outcome(judged, run.steps, None)
+
+
+def trained(
+    tasks: Sequence[Kept],
+    base: Base,
+    settings: ConsolidationSettings,
+    clock: Callable[[], float] = time.process_time,
+) -> Consolidation:
+    """A run over the tasks, at its end."""
     champions = {
         kept.task: Calibration.from_payload(kept.payload, base.model, base.vocabulary, base.digest)
         for kept in tasks
     }
-    pairs = {kept.task: kept.learn for kept in tasks}
-    run = Consolidation(base, champions, pairs, settings, **({"cpu_clock": clock} if clock else {}))
+    run = Consolidation(
+        base, champions, {kept.task: kept.learn for kept in tasks}, settings, cpu_clock=clock
+    )
     run.run()
-    before = {kept.task: _scores(base, kept.payload, kept.held_out) for kept in tasks}
-    trials = list[Trial]()
+    return run
+
+
+def trials(
+    run: Consolidation,
+    tasks: Sequence[Kept],
+    base: Base,
+    draft: Path,
+    *,
+    learning: LearningSettings,
+) -> Iterator[tuple[Trial, Made]]:
+    """Bases on the way from the old one to that of the run, each written to ``draft`` and judged."""
     notes = {
         "version": __version__,
         "consolidated_from": base.digest,
-        "settings": asdict(settings),
+        "settings": asdict(run.settings),
         "tasks": {kept.task: len(kept.learn) for kept in tasks},
     }
-    draft = out.with_name(out.name + ".part")
-    try:
-        for share in SHARES:
-            model, calibrations = run.blended(share)
-            made = _written(draft, base, model, notes | {"share": share})
-            learners = {
-                kept.task: _learner(kept, base, made, calibrations[kept.task], learning)
-                for kept in tasks
-            }
-            after = {
-                kept.task: _scores(made, learners[kept.task].payload(), kept.held_out)
-                for kept in tasks
-            }
-            rows = [_row(kept, before[kept.task], after[kept.task]) for kept in tasks]
-            trials.append(Trial(share, rows, why_not(rows)))
-            if not trials[-1].refused:
-                refits = {
-                    kept.task: Refit(
-                        kept,
-                        learners[kept.task],
-                        _report(before[kept.task], after[kept.task]),
-                    )
-                    for kept in tasks
-                }
-                draft.replace(out)
-                return Outcome(trials, run.steps, made, refits)
-    finally:
-        draft.unlink(missing_ok=True)
-    return Outcome(trials, run.steps, None, {})
+    before = {kept.task: _scores(base, kept.payload, kept.held_out) for kept in tasks}
+    for share in SHARES:
+        model, calibrations = run.blended(share)
+        new = _written(draft, base, model, notes | {"share": share})
+        rows, refits = list[TaskScore](), dict[str, Refit]()
+        for kept in tasks:
+            learner = _learner(kept, base, new, calibrations[kept.task], learning)
+            old, after = before[kept.task], _scores(new, learner.payload(), kept.held_out)
+            rows.append(_row(kept, old, after))
+            refits[kept.task] = Refit(kept, learner, _report(old, after))
+        yield Trial(share, rows, why_not(rows)), Made(new, refits)
 
 
 def why_not(rows: Sequence[TaskScore]) -> list[str]:
@@ -230,7 +251,7 @@ def why_not(rows: Sequence[TaskScore]) -> list[str]:
 
 
 def publish(
-    outcome: Outcome,
+    made: Made,
     buffer: ReplayBuffer,
     registry: SnapshotRegistry,
     *,
@@ -244,17 +265,21 @@ def publish(
     Yields what became of each.  Raises FencedError when a consumer or a learner runs, ConfigError when a task
     has moved on since it was read.
     """
-    new = outcome.base
-    assert new is not None
-    for refit in outcome.refits.values():
-        if buffer.state(refit.kept.task).last_step != refit.kept.step:
+    new = made.base
+    for task, refit in made.refits.items():
+        if buffer.state(task).last_step != refit.kept.step:
             raise ConfigError(
-                f"task {refit.kept.task} has learnt since it was consolidated: stop its learner and "
+                f"task {task} has learnt since it was consolidated: stop its learner and "
                 "consolidate again"
             )
     changes = list(
         change_base(
-            buffer, registry, old=old.header, new=new.header, partitions=partitions, clock=clock
+            buffer,
+            registry,
+            old=old.header,
+            new=new.header,
+            partitions=partitions,
+            clock=clock,
         )
     )
     loop = LearnerLoop(
@@ -267,11 +292,11 @@ def publish(
         clock=clock,
     )
     for change in changes:
-        made = outcome.refits.get(change.task)
-        if made is None or not change.relearns:
+        if change.task not in made.refits or not change.relearns:
             yield change
             continue
-        snapshot_id = loop.adopt(change.task, made.learner, made.report).snapshot_id
+        refit = made.refits[change.task]
+        snapshot_id = loop.adopt(change.task, refit.learner, refit.report).snapshot_id
         yield replace(change, snapshot_id=snapshot_id, relearns=False)
 
 

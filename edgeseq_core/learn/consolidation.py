@@ -62,7 +62,7 @@ class Consolidation:
         cpu_clock: Callable[[], float] = time.process_time,
     ) -> None:
         """``champions`` (on ``base``) and the ``pairs`` to learn from, both by task."""
-        self._settings, self._cpu_clock, self._pairs = settings, cpu_clock, pairs
+        self.settings, self._cpu_clock, self._pairs = settings, cpu_clock, pairs
         self._base, self._champions = base, champions
         self._teachers = _Reader(base, champions)
         self.model = copy.deepcopy(base.model).requires_grad_(True)
@@ -79,7 +79,7 @@ class Consolidation:
 
     def run(self) -> None:
         """Train for as long as the settings say; at least one step."""
-        s, own = self._settings, list[Tensor]()
+        s, own = self.settings, list[Tensor]()
         for calibration in self.calibrations.values():
             for name, tensor in calibration.tensors.items():
                 calibration.tensors[name] = tensor.detach().clone().requires_grad_(True)
@@ -141,20 +141,20 @@ class Consolidation:
 
     def _turns(self) -> Iterator[str]:
         """Each task once a round, whatever it holds: none may fall."""
-        rng, tasks = random.Random(self._settings.seed), sorted(self.calibrations)
+        rng, tasks = random.Random(self.settings.seed), sorted(self.calibrations)
         while True:
             rng.shuffle(tasks)
             yield from tasks
 
     def _shuffled(self, task: str) -> Iterator[tuple[str, str]]:
-        rng, pairs = random.Random(f"{self._settings.seed}:{task}"), list(self._pairs[task])
+        rng, pairs = random.Random(f"{self.settings.seed}:{task}"), list(self._pairs[task])
         while True:
             rng.shuffle(pairs)
             yield from pairs
 
     def _of(self, task: str) -> Tensor:
         """The loss a token of a task's next batch."""
-        s = self._settings
+        s = self.settings
         batch = [next(self._drawn[task]) for _ in range(s.batch)]
         scores, wanted = self._students.scores(task, batch)
         labels = F.cross_entropy(

@@ -80,7 +80,7 @@ def consolidate(
             _show(one, as_json=common.as_json)
             continue
         _judged(one, as_json=common.as_json)
-        if one.base is None:
+        if one.made is None:
             raise SnapshotError(
                 f"not published, and nothing was changed: {'; '.join(one.trials[-1].refused)}"
             )
@@ -93,7 +93,7 @@ def _judged(outcome: Outcome, *, as_json: bool) -> None:
     trials = outcome.trials
     if as_json:
         judged = [asdict(trial) for trial in trials]
-        emit({"published": outcome.base is not None, "steps": outcome.steps, "trials": judged})
+        emit({"published": outcome.made is not None, "steps": outcome.steps, "trials": judged})
         return
     columns = ["learnt from", "held out", "champion"]
     columns += [f"{100 * trial.share:.0f} % of the way" for trial in trials]

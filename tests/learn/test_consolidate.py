@@ -63,9 +63,10 @@ def consolidated(learner: Learner, out: Path, settings: ConsolidationSettings = 
 
 def published(learner: Learner, outcome: Outcome) -> list[TaskChange]:
     """Publish, and start consumer and learner with the new base."""
+    assert outcome.made is not None
     changes = list(
         publish(
-            outcome,
+            outcome.made,
             learner.buffer,
             learner.registry,
             old=learner.base,
@@ -74,8 +75,7 @@ def published(learner: Learner, outcome: Outcome) -> list[TaskChange]:
             clock=learner.clock,
         )
     )
-    assert outcome.base is not None
-    run_on(learner, outcome.base)
+    run_on(learner, outcome.made.base)
     return changes
 
 
@@ -103,13 +103,13 @@ def test_a_base_that_is_better_is_published_and_serves_at_once(
     learner: Learner, tmp_path: Path
 ) -> None:
     outcome = consolidated(learner, tmp_path / "new.safetensors")
-    assert outcome.base is not None
+    assert outcome.made is not None
     assert outcome.steps == 24
     rows = outcome.trials[-1].scores
     assert not any(row.falls for row in rows)
     assert sum(row.after for row in rows) > sum(row.before for row in rows)
     before = {task: learner.registry.status(task).champion for task in (NUMBERS, LETTERS)}
-    judged = {task: refit.learner.payload() for task, refit in outcome.refits.items()}
+    judged = {task: refit.learner.payload() for task, refit in outcome.made.refits.items()}
     changes = published(learner, outcome)
     assert {one.task: one.relearns for one in changes} == {LETTERS: False, NUMBERS: False}
     assert learner.registry.relearning([0]) == {}
@@ -117,7 +117,7 @@ def test_a_base_that_is_better_is_published_and_serves_at_once(
         champion = learner.registry.status(change.task).champion
         assert champion == change.snapshot_id != before[change.task]
         assert learner.payload(change.task) == judged[change.task]  # what was judged serves
-    assert outcome.base.digest == Base.load(tmp_path / "new.safetensors").digest
+    assert outcome.made.base.digest == Base.load(tmp_path / "new.safetensors").digest
 
 
 def test_learning_goes_on_from_the_new_base(learner: Learner, tmp_path: Path) -> None:
@@ -141,11 +141,11 @@ def test_the_way_back_restores_bytes_and_answers(learner: Learner, tmp_path: Pat
     answers = learner.answers(NUMBERS, sources)
     outcome = consolidated(learner, tmp_path / "new.safetensors")
     published(learner, outcome)
-    assert outcome.base is not None
+    assert outcome.made is not None
     changes = change_base(
         learner.buffer,
         learner.registry,
-        old=outcome.base.header,
+        old=outcome.made.base.header,
         new=old.header,
         partitions=1,
         clock=learner.clock,
@@ -166,7 +166,7 @@ def test_the_way_back_restores_bytes_and_answers(learner: Learner, tmp_path: Pat
 def test_a_base_that_is_worse_leaves_everything_as_it_was(learner: Learner, tmp_path: Path) -> None:
     before = state(learner)
     outcome = consolidated(learner, tmp_path / "new.safetensors", RUINOUS)
-    assert (outcome.base, dict(outcome.refits)) == (None, {})
+    assert outcome.made is None
     assert [bool(trial.refused) for trial in outcome.trials] == [True, True]
     assert state(learner) == before
     assert list(tmp_path.iterdir()) == []
@@ -220,22 +220,22 @@ def test_one_that_was_interrupted_while_published_is_ended_by_a_change_of_base(
             published(learner, outcome)
     (left,) = learner.registry.relearning([0])
     assert learner.registry.status(left).champion == champions[left]  # where its base is loaded
-    assert outcome.base is not None
+    assert outcome.made is not None
     again = change_base(
         learner.buffer,
         learner.registry,
         old=old.header,
-        new=outcome.base.header,
+        new=outcome.made.base.header,
         partitions=1,
         clock=learner.clock,
     )
     assert {one.task for one in again if one.relearns} == {left}
-    run_on(learner, outcome.base)
+    run_on(learner, outcome.made.base)
     while learner.loop.run_once() is not None:
         pass
     now = learner.registry.status(left).champion
     assert now is not None
-    assert learner.registry.record(left, now).manifest.base == outcome.base.digest
+    assert learner.registry.record(left, now).manifest.base == outcome.made.base.digest
 
 
 def test_a_learner_that_runs_is_fenced_and_one_that_ran_since_is_noticed(
