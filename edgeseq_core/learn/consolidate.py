@@ -19,7 +19,7 @@ from edgeseq_core.clock import Clock
 from edgeseq_core.engine import PairRow, Score
 from edgeseq_core.errors import ConfigError
 from edgeseq_core.learn.change_base import TaskChange, change_base
-from edgeseq_core.learn.consolidation import Consolidation, ConsolidationSettings, Pairs
+from edgeseq_core.learn.consolidation import Consolidation, ConsolidationSettings, Pairs, Replay
 from edgeseq_core.learn.example import read_example
 from edgeseq_core.learn.learner import TaskLearner
 from edgeseq_core.learn.loop import LearnerLoop
@@ -50,7 +50,7 @@ class Kept:
     payload: bytes
     checkpoint: bytes
     step: int  # the learner's last one: the task has not moved on while it is the same
-    learn: Pairs  # the reservoir
+    replay: Replay  # the reservoir
     held_out: Pairs  # recent slice and probe set: no calibration has learnt them
 
 
@@ -157,7 +157,7 @@ def _kept(
         payload=registry.payload(manifest),
         checkpoint=state.checkpoint,
         step=state.last_step,
-        learn=learn,
+        replay=Replay(learn, gone=1 - len(learn) / max(len(learn), buffer.stats(task).learnt)),
         held_out=held_out,
     )
 
@@ -202,7 +202,7 @@ def trained(
         for kept in tasks
     }
     run = Consolidation(
-        base, champions, {kept.task: kept.learn for kept in tasks}, settings, cpu_clock=clock
+        base, champions, {kept.task: kept.replay for kept in tasks}, settings, cpu_clock=clock
     )
     run.run()
     return run
@@ -221,7 +221,7 @@ def trials(
         "version": __version__,
         "consolidated_from": base.digest,
         "settings": asdict(run.settings),
-        "tasks": {kept.task: len(kept.learn) for kept in tasks},
+        "tasks": {kept.task: len(kept.replay.pairs) for kept in tasks},
     }
     before = {kept.task: _scores(base, kept.payload, kept.held_out) for kept in tasks}
     for share in SHARES:
@@ -322,7 +322,7 @@ def _learner(
     encoder = CachingEncoder(new, calibrated_layers=learning.encoder_layers)
     before = TaskLearner.from_checkpoint(kept.checkpoint, base, kept.task, learning, encoder)
     learner = TaskLearner(new, kept.task, learning, encoder)
-    sources = [source for source, _ in (*kept.learn, *kept.held_out)]
+    sources = [source for source, _ in (*kept.replay.pairs, *kept.held_out)]
     learner.calibration = Calibration(
         new.model,
         new.vocabulary,
@@ -349,7 +349,7 @@ def _scores(base: Base, payload: bytes, pairs: Pairs) -> list[Score]:
 def _row(kept: Kept, before: Sequence[Score], after: Sequence[Score]) -> TaskScore:
     exact = [100 * sum(s.exact for s in scores) / len(scores) for scores in (before, after)]
     nats = [sum(s.loss for s in some) / sum(s.tokens for s in some) for some in (before, after)]
-    return TaskScore(kept.task, len(kept.learn), len(kept.held_out), *exact, *nats)
+    return TaskScore(kept.task, len(kept.replay.pairs), len(kept.held_out), *exact, *nats)
 
 
 def _report(before: Sequence[Score], after: Sequence[Score]) -> GateReport:

@@ -2,9 +2,10 @@
 
 All numbers of the base train at a small step size, together with every task's calibration, which starts
 as its champion: a calibration that moved with its base needs no learning anew.  The loss of a pair is its
-label's and the divergence from what its task's champion says on the old base (word-level distillation, Kim
-and Rush 2016, arXiv 1606.07947; of the old model for its old tasks: learning without forgetting, Li and
-Hoiem 2016, arXiv 1606.09282).  What comes out are running averages.
+label's and, by as much as the reservoir has let pairs go, the divergence from what the task's champion says
+on the old base: of those pairs nothing else is left (word-level distillation, Kim and Rush 2016, arXiv
+1606.07947; of an old model for its old tasks: Li and Hoiem 2016, arXiv 1606.09282).  Where all is kept,
+following the champion only holds back.  What comes out are running averages.
 
 No store and no process: what may be published of it is decided in `consolidate`.
 """
@@ -32,14 +33,22 @@ from edgeseq_core.text.vocabulary import BOS, EOS, PAD
 Pairs = Sequence[tuple[str, str]]
 
 
+@dataclass(frozen=True)
+class Replay:
+    """What a task keeps for replay, and the share of what it learnt that is gone."""
+
+    pairs: Pairs
+    gone: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConsolidationSettings:
     """How long a base is consolidated, and how far it may move."""
 
     cpu_s: float = 300.0  # of training
-    base_rate: float = 5e-4  # step size of the base, at most
-    calibration_rate: float = 2.4e-3  # of the calibrations, at most: the floor of the fast path
-    follow: float = 0.5  # share of the loss that is the divergence from the champions
+    base_rate: float = 1.5e-3  # step size of the base, at most
+    calibration_rate: float = 6e-3  # of the calibrations, at most: half of the fast path's
+    follow: float = 0.5  # share of the loss that is the divergence from a champion, if all is gone
     batches: int = 4  # a step, each of one task
     batch: int = 32  # pairs
     warmup_steps: int = 10
@@ -56,13 +65,13 @@ class Consolidation:
         self,
         base: Base,
         champions: Mapping[str, Calibration],
-        pairs: Mapping[str, Pairs],
+        replay: Mapping[str, Replay],
         settings: ConsolidationSettings,
         *,
         cpu_clock: Callable[[], float] = time.process_time,
     ) -> None:
-        """``champions`` (on ``base``) and the ``pairs`` to learn from, both by task."""
-        self.settings, self._cpu_clock, self._pairs = settings, cpu_clock, pairs
+        """``champions`` (on ``base``) and what there is to learn from, both by task."""
+        self.settings, self._cpu_clock, self._replay = settings, cpu_clock, replay
         self._base, self._champions = base, champions
         self._teachers = _Reader(base, champions)
         self.model = copy.deepcopy(base.model).requires_grad_(True)
@@ -71,8 +80,8 @@ class Consolidation:
         }
         for task, calibration in self.calibrations.items():
             for both in (calibration, champions[task]):
-                both.admit(target for _, target in pairs[task])
-                both.admit_sources(source for source, _ in pairs[task])
+                both.admit(target for _, target in replay[task].pairs)
+                both.admit_sources(source for source, _ in replay[task].pairs)
         self._students = _Reader(Base(base.header, self.model), self.calibrations)
         self._drawn = {task: self._shuffled(task) for task in champions}
         self.steps, self.loss = 0, 0.0
@@ -147,7 +156,7 @@ class Consolidation:
             yield from tasks
 
     def _shuffled(self, task: str) -> Iterator[tuple[str, str]]:
-        rng, pairs = random.Random(f"{self.settings.seed}:{task}"), list(self._pairs[task])
+        rng, pairs = random.Random(f"{self.settings.seed}:{task}"), list(self._replay[task].pairs)
         while True:
             rng.shuffle(pairs)
             yield from pairs
@@ -163,7 +172,8 @@ class Consolidation:
             ignore_index=PAD,
             label_smoothing=s.label_smoothing,
         )
-        if not s.follow:
+        follow = s.follow * self._replay[task].gone
+        if not follow:
             return labels
         said = scores.log_softmax(-1)
         with torch.no_grad():
@@ -173,7 +183,7 @@ class Consolidation:
             follows = (wanted != PAD) & (knows > known)
         apart = F.kl_div(said, taught, reduction="none", log_target=True).sum(-1)
         held = (apart * follows).sum() / (wanted != PAD).sum()
-        return (1 - s.follow) * labels + s.follow * held
+        return (1 - follow) * labels + follow * held
 
 
 class _Reader:

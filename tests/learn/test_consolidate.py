@@ -175,7 +175,7 @@ def test_a_base_that_is_worse_leaves_everything_as_it_was(learner: Learner, tmp_
 def test_what_is_held_out_is_not_learnt_from(learner: Learner) -> None:
     for one in kept(learner):
         assert one.held_out
-        assert not set(one.learn) & set(one.held_out)
+        assert not set(one.replay.pairs) & set(one.held_out)
 
 
 def test_one_that_was_interrupted_in_training_has_changed_nothing(
