@@ -9,8 +9,9 @@ import torch
 
 from edgeseq_core.clock import SystemClock
 from edgeseq_core.learn.change_base import TaskChange
-from edgeseq_core.learn.consolidate import Outcome, consolidate, kept_tasks, publish
+from edgeseq_core.learn.consolidate import Outcome, consolidate, publish
 from edgeseq_core.learn.consolidation import ConsolidationSettings
+from edgeseq_core.learn.consolidation_tasks import kept_tasks
 from edgeseq_core.model.base import Base
 from edgeseq_core.settings import Settings
 

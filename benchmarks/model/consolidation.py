@@ -32,8 +32,10 @@ from report import publish  # noqa: E402
 
 from edgeseq_core.corpus.demo import DEMO_TASKS  # noqa: E402
 from edgeseq_core.engine import PairRow  # noqa: E402
-from edgeseq_core.learn.consolidate import kept_tasks, trained, trials  # noqa: E402
+from edgeseq_core.learn.consolidate import trained  # noqa: E402
 from edgeseq_core.learn.consolidation import ConsolidationSettings, Replay  # noqa: E402
+from edgeseq_core.learn.consolidation_tasks import kept_tasks  # noqa: E402
+from edgeseq_core.learn.consolidation_trials import trials  # noqa: E402
 from edgeseq_core.learn.offline import OfflineLearner, learn_pairs  # noqa: E402
 from edgeseq_core.model.base import Base  # noqa: E402
 from edgeseq_core.model.torch_engine import TorchEngine  # noqa: E402

@@ -10,16 +10,10 @@ import pytest
 
 from edgeseq_core.errors import ConfigError, FencedError
 from edgeseq_core.learn.change_base import TaskChange, change_base
-from edgeseq_core.learn.consolidate import (
-    Kept,
-    Outcome,
-    TaskScore,
-    consolidate,
-    kept_tasks,
-    publish,
-    why_not,
-)
+from edgeseq_core.learn.consolidate import Outcome, consolidate, publish
 from edgeseq_core.learn.consolidation import ConsolidationSettings
+from edgeseq_core.learn.consolidation_tasks import Kept, kept_tasks
+from edgeseq_core.learn.consolidation_trials import TaskScore, why_not
 from edgeseq_core.learn.relearn import relearn
 from edgeseq_core.model.base import Base
 from edgeseq_core.replay.buffer import PARTS
