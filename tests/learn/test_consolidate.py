@@ -111,6 +111,7 @@ def test_a_base_that_is_better_is_published_and_serves_at_once(
         champion = learner.registry.status(change.task).champion
         assert champion == change.snapshot_id != before[change.task]
         assert learner.payload(change.task) == judged[change.task]  # what was judged serves
+        assert learner.registry.is_learnt(change.task, 1)
     assert outcome.made.base.digest == Base.load(tmp_path / "new.safetensors").digest
 
 
