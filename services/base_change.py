@@ -30,7 +30,7 @@ def change_stored_base(
             f"the former and the new base are one ({after.digest[:12]}): name the former one "
             "with --former"
         )
-    with _reachable(settings, directory) as reached, open_store(reached) as store:
+    with reachable(settings, directory) as reached, open_store(reached) as store:
         yield from change_base(
             store.buffer,
             store.registry,
@@ -42,7 +42,7 @@ def change_stored_base(
 
 
 @contextmanager
-def _reachable(settings: Settings, directory: Path | None) -> Iterator[Settings]:
+def reachable(settings: Settings, directory: Path | None) -> Iterator[Settings]:
     """Settings that reach the store; that of a stopped `edgeseq up` is started for the time."""
     if settings.chosen("redis", "url"):
         yield settings
@@ -50,7 +50,7 @@ def _reachable(settings: Settings, directory: Path | None) -> Iterator[Settings]
     state = StateDir(directory or default_directory())
     if state.endpoints() is not None:
         raise ConfigError(
-            f"an `edgeseq up` runs in {state.path}: stop it, change the base, and start it again"
+            f"an `edgeseq up` runs in {state.path}: stop it, call this again, and start it afterwards"
         )
     if not state.store.exists():
         raise ConfigError(f"{state.path} holds no store: name one with --dir or --redis")

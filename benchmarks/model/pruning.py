@@ -289,8 +289,8 @@ def main() -> None:
         f"healing. Dev: exact match on up to {mixture.DEV_CAP} pairs of each of these tasks. New tasks: "
         f"exact match on {NEW_HELD_OUT} pairs of each of the four demo tasks, which no base saw, after "
         f"{NEW_PAIRS} pairs of it, mean. ms: CPU time of the native engine on one thread, encode {TOKENS} "
-        f"tokens, decode {TOKENS}, greedily. The group penalty takes {PENALTY_SHARE:.0%} of the steps, its cut is healed in "
-        "the rest.",
+        f"tokens, decode {TOKENS}, greedily. The group penalty takes {PENALTY_SHARE:.0%} of the steps, its "
+        "cut is healed in the rest.",
     )
 
 

@@ -36,7 +36,7 @@ from edgeseq_core.model.growth import grow
 from edgeseq_core.model.nearest import FEATURES
 from edgeseq_core.model.payload import PLACE
 from edgeseq_core.model.source_encoder import SourceEncoder
-from edgeseq_core.model.task_space import MEMORY_SOURCES, Place, features
+from edgeseq_core.model.task_space import Place, features, place_of
 from edgeseq_core.model.torch_engine import teacher_forced
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
@@ -103,10 +103,8 @@ class TaskLearner:
             return
         passes = math.ceil(self.config.relearn_passes * len(kept) / self._full_batch)
         progress.relearning = max(self.config.relearn_least_steps, passes)
-        sources = [example.source for example in (*kept, *held_out)][:MEMORY_SOURCES]
-        for at in range(0, len(sources), self._full_batch):
-            found = features(self.base, sources[at : at + self._full_batch])
-            self.calibration.place = self.calibration.place.with_sources(found)
+        sources = [example.source for example in (*kept, *held_out)]
+        self.calibration.place = place_of(self.base, sources, at_once=self._full_batch)
         progress.unknown = fmean(self._strange(example) for example in kept)
         if len(kept) >= FIRST_LOOK_PAIRS and progress.unknown >= self.config.growth_unknown_share:
             self._deepen()

@@ -282,6 +282,15 @@ class LearnerLoop:
         task = self._opened(name)
         return self._submit(name, task, task.learner.payload(), report, _Rival(CANDIDATE))
 
+    def adopt(self, name: str, learner: TaskLearner, report: GateReport) -> GateEvent:
+        """Go on with a learner that was made elsewhere, and offer it under the verdict reached there."""
+        task = self._opened(name)
+        step = task.last_step + 1
+        learner.progress.parent, learner.progress.step = task.step, step
+        task.learner = learner
+        self._commit(name, task, step, [], fresh=[], held=[], released=[])
+        return self._submit(name, task, learner.payload(), report, _Rival(CANDIDATE))
+
     def reopen(self, name: str) -> None:
         """Forget what this loop knows of a task; its next turn reads the store."""
         self._close(name)

@@ -47,6 +47,9 @@ class Receipt(BaseModel):
     snapshots_deleted: tuple[str, ...]
     snapshot_id: str | None  # the champion since; None: none serves
     payload_digest: str | None  # of its bytes
+    base: str | None = (
+        None  # that it was changed to: one that was consolidated keeps what it learnt
+    )
     digest: str = ""  # sha256 of the rest
 
     def sealed(self) -> Receipt:
@@ -55,6 +58,8 @@ class Receipt(BaseModel):
 
     def _digest(self) -> str:
         content = self.model_dump(mode="json", exclude={"digest"})
+        if self.base is None:  # as in receipts of before
+            del content["base"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def faults(self, buffer: ReplayBuffer, registry: SnapshotRegistry) -> list[str]:
@@ -203,6 +208,7 @@ class Purging:
             snapshots_deleted=tuple(one for line in deletions for one in line["snapshots"]),
             snapshot_id=champion,
             payload_digest=manifest.payload_digest if manifest else None,
+            base=self._registry.status(self._task).base,
         ).sealed()
         self._buffer.add_receipt(self._task, receipt.model_dump_json())
         return receipt

@@ -210,7 +210,7 @@ class Calibration:
 
     def virtual_rows(self) -> Tensor:
         """Embeddings ``[own symbols, D]`` that new symbols start from: the mean of their byte rows."""
-        table = self.base.embedding.detach()
+        table = self.base.embedding
         means = [
             table[[FIRST_BYTE + byte for byte in symbol.encode()]].mean(0)
             for symbol in self.table.symbols
@@ -325,7 +325,7 @@ class MergedWeights:
     """A base with one task's calibration folded into its matrices once a step: the learner's view.
 
     ``W' = (1 + s_out) * (W + B A) * (1 + s_in)`` and ``b' = (1 + s_out) * b + t``; gradients flow to the
-    calibration only.  The token table is the base's with own rows added.
+    calibration, and to a base that is not frozen.  The token table is the base's with own rows added.
     """
 
     def __init__(self, calibration: Calibration) -> None:
@@ -335,18 +335,17 @@ class MergedWeights:
         for site in calibration.sites:
             for part in site.parts:
                 self._merged[site.name, part] = self._merge(site, part)
-        table = torch.cat([self.base.tokens.table().detach(), calibration.virtual_rows()])
+        table = torch.cat([self.base.tokens.table(), calibration.virtual_rows()])
         rows = torch.tensor(calibration.rows)
         self.table = table.index_add(0, rows, own["rows"])
-        bias = F.pad(self.base.vocabulary_bias.detach(), (0, len(calibration.table.symbols)))
+        bias = F.pad(self.base.vocabulary_bias, (0, len(calibration.table.symbols)))
         self.bias = (bias + own["other_bias"]).index_add(
             0, rows, own["row_bias"] - own["other_bias"]
         )
 
     def _merge(self, site: Site, part: str) -> tuple[Tensor, Tensor]:
         own = self.calibration.tensors
-        weight = self.base.matrix(site.name, part).detach()
-        bias = self.base.bias(site.name, part).detach()
+        weight, bias = self.base.matrix(site.name, part), self.base.bias(site.name, part)
         weight = torch.addmm(weight, own[f"{site.name}.{part}.b"], own[f"{site.name}.{part}.a"])
         scale, shift, hidden = FACTORS[part]
         if hidden:

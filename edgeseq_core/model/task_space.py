@@ -63,3 +63,11 @@ def features(base: Base, sources: Sequence[str]) -> Tensor:
     layers = range(min(LAYERS, base.config.encoder_layers))
     states = model.run_encoder(model.embed_source(ids), real, bare, layers)
     return states.masked_fill(~real[..., None], -torch.inf).amax(1)
+
+
+def place_of(base: Base, sources: Sequence[str], *, at_once: int) -> Place:
+    """Where a task lies that was taught these sources, as many as are remembered."""
+    place, sources = Place.none(base.config.d_model), sources[:MEMORY_SOURCES]
+    for at in range(0, len(sources), at_once):
+        place = place.with_sources(features(base, sources[at : at + at_once]))
+    return place

@@ -95,5 +95,10 @@ def _print(receipt: Receipt, faults: list[str], *, as_json: bool) -> None:
     free = "nobody knows when" if receipt.log_free_ms is None else when(receipt.log_free_ms)
     say(f"  Kafka has dropped the last copy: {free}")
     say(f"  {receipt.task} is served by {receipt.snapshot_id or 'none'}")
+    if receipt.base is not None:
+        warn(
+            f"  base {receipt.base[:12]} is not purged: if `edgeseq base consolidate` made it, it keeps what "
+            "it learnt of this task; change back to a base from before"
+        )
     for fault in faults:
         warn(f"  {fault}")

@@ -158,3 +158,13 @@ def test_settings_are_those_of_production() -> None:
     assert 0 < default.loss_clip < 10
     assert default.norm_cap > 0
     assert default.held_out_share <= 0.05
+
+
+def test_no_number_of_the_base_moves_or_gets_a_gradient(base: Base) -> None:
+    before = {name: p.clone() for name, p in base.model.named_parameters()}
+    learner = Learner(base)
+    learner.ingest("numbers", numbered(0, 40))
+    learner.learn()
+    for name, p in base.model.named_parameters():
+        assert p.grad is None
+        assert torch.equal(p, before[name])

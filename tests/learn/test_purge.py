@@ -318,6 +318,7 @@ def test_what_a_former_base_learnt_is_purged_too(world: World, tmp_path: Path) -
     assert "payloads" in found  # the way back
     receipt = world.finish(world.purge(producer="p", pair_id="0"))
     assert (receipt.held, receipt.relearnt) == (1, True)
+    assert receipt.base == short.digest
     assert world.holds(*needles) == []
     assert receipt.faults(world.buffer, world.registry) == []
 
