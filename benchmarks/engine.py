@@ -152,9 +152,7 @@ class Measured(NamedTuple):
     def faster(self, name: str, than: Sequence[str]) -> float:
         """How many times as fast as the best of some: median over rounds."""
         best = min(than, key=self.median)
-        return statistics.median(
-            b / a for a, b in zip(self.ms[name], self.ms[best], strict=True)
-        )
+        return statistics.median(b / a for a, b in zip(self.ms[name], self.ms[best], strict=True))
 
 
 def alternate(
@@ -229,14 +227,14 @@ def against_peers(folders: dict[str, Path], peers: Path, args: argparse.Namespac
         "engine-peers",
         f"benchmarks/engine.py --peers FOLDER --rounds {args.rounds} --seconds {args.seconds}",
         rows,
-        f"16 source tokens to 16 target tokens, vocabulary {VOCABULARY}, random weights; milliseconds a batch, "
-        "of CPU time on one thread (other processes share the machine), of wall time on two; medians of "
-        f"{args.rounds} rounds in turns, ratios within rounds. {_list(versions)}. CTranslate2 has no calibration "
-        "and its own transformer with equally large products; malloc is tuned for it, AVX512 (it uses AMX through "
-        "MKL) or, where forced, AVX2 for it and MKL; on two threads the better of both ways to split. ONNX "
-        "Runtime and the bare engine compute the same network without a calibration; its set of instructions "
-        "cannot be forced, so with `avx2 forced` it has the CPU's best. 'calibrated' and PyTorch serve one "
-        "task of rank 8 at decoder and top layer.",
+        f"16 source tokens to 16 target tokens, vocabulary {VOCABULARY}, random weights. Milliseconds a "
+        "batch: CPU time on one thread (others share the machine), wall time on two. Medians of "
+        f"{args.rounds} rounds in turns, ratios within rounds. {_list(versions)}. CTranslate2 has no "
+        "calibration, and a transformer of its own with equally large products; malloc is tuned for it, and "
+        "it may use AVX512 (and AMX through MKL) or, where forced, AVX2, MKL likewise; on two threads the "
+        "better of both ways to split. ONNX Runtime and the bare engine compute the same network without a "
+        "calibration; its set of instructions cannot be forced, so beside `avx2 forced` it has the CPU's "
+        "best. 'calibrated' and PyTorch serve one task of rank 8 at decoder and top layer.",
     )
 
 

@@ -1,7 +1,7 @@
-"""A CTranslate2 transformer whose products are as large as a preset's: it has no calibration, no interleaving.
+"""A CTranslate2 transformer whose products are as large as a preset's.
 
-Its decoder's one FFN is as wide as both of ours together; matrices are shared in the same cycles.  Weights
-are random: only time is measured.
+It has no calibration and is not interleaved: its decoder's one FFN is as wide as both of ours together.
+Matrices are shared in the same cycles.  Weights are random: only time is measured.
 """
 
 from __future__ import annotations

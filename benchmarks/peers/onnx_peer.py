@@ -1,4 +1,4 @@
-"""A base for ONNX Runtime: int8 products and the whole greedy loop in one graph, as fast as it was found to be.
+"""A base for ONNX Runtime: int8 products and the whole greedy loop in one graph, which was found fastest.
 
 The same network and weights without a calibration (and without a mask: all sources are equally long).
 """
@@ -119,8 +119,12 @@ def export(folder: Path, into: Path) -> None:
     def names(letter: str) -> list[str]:
         return [f"{letter}{part}{layer}" for layer in layers for part in "kv"]
 
-    def write(module: nn.Module, name: str, given: tuple[Any, ...], ins: list[str], outs: list[str]) -> None:
-        axes = {one: {0: "batch", 2 if one[0] in "mpn" else 1: "length_" + one} for one in [*ins, *outs]}
+    def write(
+        module: nn.Module, name: str, given: tuple[Any, ...], ins: list[str], outs: list[str]
+    ) -> None:
+        axes = {
+            one: {0: "batch", 2 if one[0] in "mpn" else 1: "length_" + one} for one in [*ins, *outs]
+        }
         axes.pop("at", None)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -189,7 +193,11 @@ def loop(into: Path, past: list[str]) -> None:
     graph = helper.make_graph(
         [*encode.graph.node, turn],
         "greedy",
-        [value("source", whole, ["B", "S"]), value("turns", whole, []), value("first", whole, ["B", 1])]
+        [
+            value("source", whole, ["B", "S"]),
+            value("turns", whole, []),
+            value("first", whole, ["B", 1]),
+        ]
         + [value(name, real, ["B", None, "P", None]) for name in starts],
         [value("tokens", whole, ["T", "B", 1])],
         [*encode.graph.initializer, *step.graph.initializer, axis],

@@ -50,10 +50,17 @@ float quantize_few(const float* x, size_t n, uint8_t* codes) {
 }
 
 void norm(const float* x, const float* gain, size_t n, float* y) {
-  F squares = all(0.0f);
-  for (size_t i = 0; i < n; i += kLanes) squares = fused(load(x + i), load(x + i), squares);
-  const F factor = all(1.0f / std::sqrt(total(squares) / static_cast<float>(n) + 1e-6f));
-  for (size_t i = 0; i < n; i += kLanes) store(y + i, load(x + i) * factor * load(gain + i));
+  F squares[4] = {all(0.0f), all(0.0f), all(0.0f), all(0.0f)};
+  size_t at = 0;
+  for (; at + 4 * kLanes <= n; at += 4 * kLanes)
+    repeat<4>([&](auto i) EDGESEQ_LAMBDA {
+      const F some = load(x + at + i * kLanes);
+      squares[i] = fused(some, some, squares[i]);
+    });
+  for (; at < n; at += kLanes) squares[0] = fused(load(x + at), load(x + at), squares[0]);
+  const float sum = total((squares[0] + squares[1]) + (squares[2] + squares[3]));
+  const F factor = all(1.0f / std::sqrt(sum / static_cast<float>(n) + 1e-6f));
+  for (at = 0; at < n; at += kLanes) store(y + at, load(x + at) * factor * load(gain + at));
 }
 
 // --- products -----------------------------------------------------------------------------------------
