@@ -97,8 +97,14 @@ def read_base(path: Path | None = None) -> tuple[BaseHeader, dict[str, NDArray[n
 
 def read_stored(path: Path | None = None) -> tuple[BaseHeader, dict[str, NDArray[Any]]]:
     """Header and arrays as they are stored: int8 matrices with their scales, fp32 vectors."""
+    header, data = read_bytes(path)
+    return header, load(data)
+
+
+def read_bytes(path: Path | None = None) -> tuple[BaseHeader, bytes]:
+    """Header and the whole file, its arrays unread."""
     header, data, digest = _read(path)
-    return _header(header, digest), load(data)
+    return _header(header, digest), data
 
 
 def _read(path: Path | None) -> tuple[dict[str, Any], bytes, str]:

@@ -24,21 +24,41 @@ def read_payload(
     payload: bytes, base_digest: str
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Header and stored arrays; raises SnapshotError for what is no calibration of this base."""
+    check_size(payload)
+    try:
+        length = int.from_bytes(payload[:8], "little")
+        text = json.loads(payload[8 : 8 + length])["__metadata__"]["header"]
+        raw = load(payload)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise no_calibration(error) from None
+    return read_header(text, base_digest), raw
+
+
+def check_size(payload: bytes) -> None:
+    """Raises SnapshotError for more bytes than any calibration has."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise SnapshotError(
             f"a snapshot of {len(payload)} bytes is over {MAX_PAYLOAD_BYTES}: refused"
         )
+
+
+def read_header(text: str, base_digest: str) -> dict[str, Any]:
+    """The header in a calibration's metadata; raises SnapshotError for none, or one of another base."""
     try:
-        length = int.from_bytes(payload[:8], "little")
-        header = json.loads(json.loads(payload[8 : 8 + length])["__metadata__"]["header"])
-        raw = load(payload)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise SnapshotError(f"these bytes are no calibration ({type(error).__name__})") from None
-    if header.get("format") != FORMAT or header.get("base") != base_digest:
+        header: dict[str, Any] = json.loads(text)
+        named, base = header.get("format"), header.get("base")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise no_calibration(error) from None
+    if named != FORMAT or base != base_digest:
         raise SnapshotError(
-            f"the snapshot belongs to base {str(header.get('base'))[:12]}, this one is {base_digest[:12]}"
+            f"the snapshot belongs to base {str(base)[:12]}, this one is {base_digest[:12]}"
         )
-    return header, raw
+    return header
+
+
+def no_calibration(error: Exception) -> SnapshotError:
+    """What is said of bytes that are none."""
+    return SnapshotError(f"these bytes are no calibration ({type(error).__name__})")
 
 
 def own_rows(table: SymbolTable, rows: Sequence[int]) -> list[int]:

@@ -27,7 +27,7 @@ from edgeseq_core.engine import (
 )
 from edgeseq_core.errors import ConfigError, SnapshotError
 from edgeseq_core.model.answers import TEMPERATURE, Found, Hypothesis, generation
-from edgeseq_core.model.base_file import read_stored
+from edgeseq_core.model.base_file import read_bytes
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.input_rows import InputRows
 from edgeseq_core.model.nearest import FEATURES, LAYERS, nearest
@@ -35,9 +35,11 @@ from edgeseq_core.model.payload import (
     MAX_ROWS,
     PLACE,
     alphabet,
+    check_size,
     extra_tokens,
+    no_calibration,
     own_rows,
-    read_payload,
+    read_header,
 )
 from edgeseq_core.model.task_tokens import split
 from edgeseq_core.text.vocabulary import EOS, FIRST_BYTE, SymbolTable
@@ -100,7 +102,7 @@ class NativeEngine:
     def __init__(
         self, path: Path | None = None, *, instructions: str | None = None, threads: int = 1
     ) -> None:
-        self._header, arrays = read_stored(path)
+        self._header, data = read_bytes(path)
         reason = why_not(self._header.config)
         if reason:
             raise ConfigError(f"the native engine cannot serve this base: {reason}")
@@ -108,7 +110,7 @@ class NativeEngine:
         if instructions and instructions not in found:
             raise ConfigError(f"this CPU or build has {', '.join(found)}, not {instructions}")
         try:
-            model = native.Model(_shape(self._header.config), arrays)
+            model = native.Model(_shape(self._header.config), native.Stored(data))
         except ValueError as error:
             raise SnapshotError(f"the base's tensors do not fit its header: {error}") from None
         self._engine = native.Engine(model, instructions or found[0])
@@ -186,13 +188,19 @@ class NativeEngine:
         return [*self._header.vocabulary.encode(source), EOS]
 
     def _read(self, snapshot_id: str, payload: bytes) -> _Served:
-        header, arrays = read_payload(payload, self.base_digest)
+        check_size(payload)
         try:
-            place = self._place(header, arrays.pop(PLACE, None))
+            stored = native.Stored(payload)
+            text = stored.header
+        except ValueError as error:
+            raise no_calibration(error) from None
+        header = read_header(text, self.base_digest)
+        try:
+            place = self._place(header, stored.take(PLACE))
             table = SymbolTable(self._header.vocabulary, header["symbols"], max_symbols=MAX_ROWS)
             inputs = InputRows.of_header(self._header.vocabulary, header)
             shape = self._calibration_shape(header, table) | {"source_rows": len(inputs.rows)}
-            calibration = self._engine.calibration(shape, arrays)
+            calibration = self._engine.calibration(shape, stored)
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise SnapshotError(f"the snapshot's tensors do not fit the base: {error}") from None
         return _Served(snapshot_id, table, inputs, place, calibration)

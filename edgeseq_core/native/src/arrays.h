@@ -1,10 +1,10 @@
 // Named arrays as they come from a file, and reading them with every size and value checked.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <set>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
@@ -21,7 +21,8 @@ struct Array {
   enum class Type { int8, float16, float32 };
   Type type;
   std::vector<size_t> shape;
-  const void* data;
+  const char* data;
+  bool taken = false;
 };
 
 struct QuantizedRows {
@@ -36,9 +37,10 @@ class Reader {
 
   QuantizedRows matrix(const std::string& name, size_t rows, size_t columns) {
     const Array& found = take(name, Array::Type::int8, {rows, columns});
-    const auto* values = static_cast<const int8_t*>(found.data);
-    for (size_t i = 0; i < rows * columns; i++)
-      if (values[i] == -128) throw Misfit(name + " holds -128, which no symmetric int8 has");
+    const auto* values = reinterpret_cast<const int8_t*>(found.data);
+    uint8_t bad = 0;
+    for (size_t i = 0; i < rows * columns; i++) bad |= values[i] == -128;
+    if (bad) throw Misfit(name + " holds -128, which no symmetric int8 has");
     return {values, floats(name + ".scale", rows)};
   }
 
@@ -47,45 +49,52 @@ class Reader {
     std::vector<float> out(count);
     if (found.type == Array::Type::float32) {
       std::memcpy(out.data(), found.data, count * sizeof(float));
+    } else if (found.type == Array::Type::float16) {
+      for (size_t i = 0; i < count; i++) {
+        uint16_t half;
+        std::memcpy(&half, found.data + i * sizeof half, sizeof half);
+        out[i] = widened(half);
+      }
     } else {
-      const auto* halves = static_cast<const uint16_t*>(found.data);
-      for (size_t i = 0; i < count; i++) out[i] = widened(halves[i]);
+      throw Misfit(name + " is not fp16 or fp32");
     }
-    for (float value : out)
-      if (!std::isfinite(value)) throw Misfit(name + " holds a number that is not finite");
+    bool bad = false;
+    for (float value : out) bad |= !std::isfinite(value);
+    if (bad) throw Misfit(name + " holds a number that is not finite");
     return out;
   }
 
   void finish() const {
     for (const auto& [name, array] : arrays_)
-      if (!taken_.count(name)) throw Misfit(name + " is not of this shape");
+      if (!array.taken) throw Misfit(name + " is not of this shape");
   }
 
  private:
-  const Array& take(const std::string& name, std::vector<size_t> shape) {
+  const Array& take(const std::string& name, std::initializer_list<size_t> shape) {
     const auto at = arrays_.find(name);
     if (at == arrays_.end()) throw Misfit(name + " is missing");
-    if (at->second.shape != shape) throw Misfit(name + " has another shape");
-    taken_.insert(name);
+    if (!std::equal(shape.begin(), shape.end(), at->second.shape.begin(), at->second.shape.end()))
+      throw Misfit(name + " has another shape");
+    at->second.taken = true;
     return at->second;
   }
 
-  const Array& take(const std::string& name, Array::Type type, std::vector<size_t> shape) {
-    const Array& found = take(name, std::move(shape));
+  const Array& take(const std::string& name, Array::Type type, std::initializer_list<size_t> shape) {
+    const Array& found = take(name, shape);
     if (found.type != type) throw Misfit(name + " is not int8");
     return found;
   }
 
   static float widened(uint16_t half) {
-    const float sign = half & 0x8000 ? -1.0f : 1.0f;
-    const int exponent = (half >> 10) & 31, fraction = half & 1023;
-    if (exponent == 31) return fraction ? NAN : sign * INFINITY;
-    if (!exponent) return sign * std::ldexp(static_cast<float>(fraction), -24);
-    return sign * std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
+    const uint32_t sign = (half & 0x8000u) << 16, exponent = (half >> 10) & 31, fraction = half & 1023;
+    if (!exponent) return (sign ? -1.0f : 1.0f) * std::ldexp(static_cast<float>(fraction), -24);
+    const uint32_t bits = sign | (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13;
+    float out;
+    std::memcpy(&out, &bits, sizeof out);
+    return out;
   }
 
   std::unordered_map<std::string, Array> arrays_;
-  std::set<std::string> taken_;
 };
 
 }  // namespace edgeseq

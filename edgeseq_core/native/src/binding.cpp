@@ -1,9 +1,10 @@
-// What Python sees: a base, calibrations of it, and an engine.  Sizes are checked here or in `Reader`.
+// What Python sees: bytes, a base, calibrations of it, and an engine.  Sizes are checked here or in `Reader`.
 #include <pybind11/native_enum.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "safetensors.h"
 #include "search.h"
 
 namespace py = pybind11;
@@ -13,30 +14,25 @@ namespace {
 
 using Ids = std::vector<uint32_t>;
 
-// Views of numpy arrays, which `keep` holds while they are read.
-Reader reader(const py::dict& arrays, std::vector<py::array>& keep) {
-  std::unordered_map<std::string, Array> found;
-  for (const auto& [key, value] : arrays) {
-    auto array = py::array::ensure(value, py::array::c_style);
-    const auto name = py::cast<std::string>(key);
-    if (!array) throw Misfit(name + " is no array");
-    Array::Type type;
-    const char kind = array.dtype().kind();
-    if (kind == 'i' && array.itemsize() == 1) {
-      type = Array::Type::int8;
-    } else if (kind == 'f' && array.itemsize() == 2) {
-      type = Array::Type::float16;
-    } else if (kind == 'f' && array.itemsize() == 4) {
-      type = Array::Type::float32;
-    } else {
-      throw Misfit(name + " is neither int8 nor fp16 nor fp32");
-    }
-    std::vector<size_t> shape(array.shape(), array.shape() + array.ndim());
-    keep.push_back(array);
-    found.emplace(name, Array{type, std::move(shape), array.data()});
+// Arrays in bytes that Python holds on to; nothing is copied.
+struct Stored {
+  explicit Stored(py::bytes of) : bytes(std::move(of)), tensors(std::string_view(bytes)) {}
+
+  // An fp32 array, taken out; None where there is none.
+  py::object take(const std::string& name) {
+    const auto found = tensors.arrays.find(name);
+    if (found == tensors.arrays.end()) return py::none();
+    const Array array = std::move(found->second);
+    tensors.arrays.erase(found);
+    if (array.type != Array::Type::float32) throw Misfit(name + " is not fp32");
+    py::array_t<float> out(array.shape);
+    std::memcpy(out.mutable_data(), array.data, static_cast<size_t>(out.nbytes()));
+    return out;
   }
-  return Reader(std::move(found));
-}
+
+  py::bytes bytes;
+  Tensors tensors;
+};
 
 Shape shape_of(const py::dict& given) {
   const auto number = [&](const char* name) { return py::cast<size_t>(given[name]); };
@@ -47,22 +43,22 @@ Shape shape_of(const py::dict& given) {
           numbers("encoder_ffn"),   numbers("decoder_ffn")};
 }
 
-std::shared_ptr<Model> make_model(const py::dict& shape, const py::dict& arrays) {
-  std::vector<py::array> keep;
-  Reader read = reader(arrays, keep);
-  return std::make_shared<Model>(shape_of(shape), read);
+std::shared_ptr<Model> make_model(const py::dict& shape, Stored& stored) {
+  const Shape wanted = shape_of(shape);
+  const py::gil_scoped_release released;
+  Reader read(std::move(stored.tensors.arrays));
+  return std::make_shared<Model>(wanted, read);
 }
 
-std::shared_ptr<Calibration> make_calibration(Engine& engine, const py::dict& shape, const py::dict& arrays) {
-  std::vector<py::array> keep;
-  Reader read = reader(arrays, keep);
-  auto made = std::make_shared<Calibration>(
-      engine.model,
-      CalibrationShape{py::cast<size_t>(shape["rank"]), py::cast<size_t>(shape["encoder_layers"]),
-                       py::cast<size_t>(shape["task_tokens"]), py::cast<std::vector<float>>(shape["task_scores"]),
-                       py::cast<Ids>(shape["rows"]), py::cast<std::vector<Ids>>(shape["symbols"]),
-                       py::cast<Ids>(shape["alphabet"]), py::cast<size_t>(shape["source_rows"])},
-      read);
+std::shared_ptr<Calibration> make_calibration(Engine& engine, const py::dict& shape, Stored& stored) {
+  CalibrationShape wanted{
+      py::cast<size_t>(shape["rank"]),           py::cast<size_t>(shape["encoder_layers"]),
+      py::cast<size_t>(shape["task_tokens"]),    py::cast<std::vector<float>>(shape["task_scores"]),
+      py::cast<Ids>(shape["rows"]),              py::cast<std::vector<Ids>>(shape["symbols"]),
+      py::cast<Ids>(shape["alphabet"]),          py::cast<size_t>(shape["source_rows"])};
+  const py::gil_scoped_release released;  // answers go on meanwhile
+  Reader read(std::move(stored.tensors.arrays));
+  auto made = std::make_shared<Calibration>(engine.model, std::move(wanted), read);
   engine.remember(*made);
   return made;
 }
@@ -177,6 +173,10 @@ PYBIND11_MODULE(_engine, m) {
       .value("deadline", Stop::deadline)
       .value("cancelled", Stop::cancelled)
       .finalize();
+  py::classh<Stored>(m, "Stored")
+      .def(py::init<py::bytes>())
+      .def_property_readonly("header", [](const Stored& stored) { return stored.tensors.header; })
+      .def("take", &Stored::take);
   py::classh<Model>(m, "Model").def(py::init(&make_model)).def_property_readonly("bytes", &Model::bytes);
   py::classh<Calibration>(m, "Calibration").def_property_readonly("bytes", &Calibration::bytes);
   py::classh<Request>(m, "Request")

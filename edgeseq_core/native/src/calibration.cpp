@@ -81,12 +81,11 @@ void Calibration::fit(const Linear& linear, Reader& arrays) {
       out->scale[at] = matrix.scale()[at] * (1 + scale[n]);
       out->bias[at] = linear.bias[at] * (1 + scale[n]) + shift[n];
       out->b_scale[at] = b.scale[n] * (1 + scale[n]);
+      const int8_t* row = b.values + n * shape.rank;
+      int8_t* to = &out->b[at / kLanes * rank * kLanes + at % kLanes * 4];
       int32_t sum = 0;
-      for (size_t r = 0; r < shape.rank; r++) {
-        const int8_t value = b.values[n * shape.rank + r];
-        out->b[at / kLanes * rank * kLanes + r / 4 * 64 + at % kLanes * 4 + r % 4] = value;
-        sum += value;
-      }
+      for (size_t r = 0; r < shape.rank; r += 4) std::memcpy(to + r * kLanes, row + r, std::min<size_t>(4, shape.rank - r));
+      for (size_t r = 0; r < shape.rank; r++) sum += row[r];
       out->b_offset[at] = -128 * sum;
       out->part_of_block[at / kLanes] = static_cast<uint8_t>(p);
     }

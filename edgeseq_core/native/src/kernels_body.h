@@ -50,36 +50,81 @@ float quantize_few(const float* x, size_t n, uint8_t* codes) {
 }
 
 void norm(const float* x, const float* gain, size_t n, float* y) {
-  F squares = all(0.0f);
-  for (size_t i = 0; i < n; i += kLanes) squares = fused(load(x + i), load(x + i), squares);
-  const F factor = all(1.0f / std::sqrt(total(squares) / static_cast<float>(n) + 1e-6f));
-  for (size_t i = 0; i < n; i += kLanes) store(y + i, load(x + i) * factor * load(gain + i));
+  F squares[4] = {all(0.0f), all(0.0f), all(0.0f), all(0.0f)};
+  size_t at = 0;
+  for (; at + 4 * kLanes <= n; at += 4 * kLanes)
+    repeat<4>([&](auto i) EDGESEQ_LAMBDA {
+      const F some = load(x + at + i * kLanes);
+      squares[i] = fused(some, some, squares[i]);
+    });
+  for (; at < n; at += kLanes) squares[0] = fused(load(x + at), load(x + at), squares[0]);
+  const float sum = total((squares[0] + squares[1]) + (squares[2] + squares[3]));
+  const F factor = all(1.0f / std::sqrt(sum / static_cast<float>(n) + 1e-6f));
+  for (at = 0; at < n; at += kLanes) store(y + at, load(x + at) * factor * load(gain + at));
 }
 
 // --- products -----------------------------------------------------------------------------------------
 
-// What happens to a block of a row's sums.
+// What happens to a block's sums of `count` rows, `stride` apart: numbers, into y.
 struct Finisher {
   const Product& p;
   const Mode mode;
 
-  EDGESEQ_INLINE void operator()(size_t row, size_t block, I sums) const {
-    const Finish& own = *p.finish[p.task[row]];
-    const size_t at = block * kLanes;
-    F y = fused(to_floats(sums), all(p.x_scale[row]) * load(own.scale + at), load(own.bias + at));
-    if (own.low) {
-      const size_t part = own.part_of_block[block];
-      const uint8_t* u = p.low_x + row * p.low_stride + part * own.rank;
-      const int8_t* w = own.low + block * own.rank * kLanes;
-      I more = start(own.low_offset + at);
-      for (size_t i = 0; i < own.rank; i += 4) more = dot(more, shared(u + i), weights(w + i * kLanes));
-      const F scale = all(p.low_x_scale[row * p.low_scale_stride + part]) * load(own.low_scale + at);
-      y = fused(to_floats(more), scale, y);
+  EDGESEQ_INLINE void operator()(size_t row, size_t count, size_t block, const int32_t* sums,
+                                 size_t stride) const {
+    for (size_t end; count; row = end) {  // rows of one task lie together
+      const uint16_t task = p.task[row];
+      end = row + 1;
+      if (p.task[row + count - 1] == task) {
+        end = row + count;
+      } else {
+        while (p.task[end] == task) end++;
+      }
+      const size_t own = end - row;
+      of_task(*p.finish[task], row, own, block, sums, stride);
+      sums += own * stride;
+      count -= own;
     }
-    float* out = p.y + row * p.y_stride + (block - p.first_block) * kLanes;
-    if (mode == Mode::relu) y = larger(y, all(0.0f));
-    if (mode == Mode::add) y = load(out) + y;
-    store(out, y);
+  }
+
+ private:
+  EDGESEQ_INLINE void of_task(const Finish& own, size_t row, size_t count, size_t block,
+                              const int32_t* sums, size_t stride) const {
+    if (own.low) return each(own, row, count, block, sums, stride, [&](size_t at, F y) EDGESEQ_LAMBDA {
+      return with_low(own, at, block, y);
+    });
+    each(own, row, count, block, sums, stride, [](size_t, F y) EDGESEQ_LAMBDA { return y; });
+  }
+
+  template <class More>
+  EDGESEQ_INLINE void each(const Finish& own, size_t row, size_t count, size_t block, const int32_t* sums,
+                           size_t stride, const More& more) const {
+    const F scale = load(own.scale + block * kLanes), bias = load(own.bias + block * kLanes);
+    const F none = all(0.0f);
+    const float* x_scale = p.x_scale + row;
+    const size_t y_stride = p.y_stride;
+    float* y = p.y + row * y_stride + (block - p.first_block) * kLanes;
+    const auto rows = [&](const auto& put) EDGESEQ_LAMBDA {
+      for (size_t r = 0; r < count; r++)
+        put(y + r * y_stride,
+            more(row + r, fused(to_floats(load_sums(sums + r * stride)), all(x_scale[r]) * scale, bias)));
+    };
+    switch (mode) {
+      case Mode::store: return rows([](float* out, F made) EDGESEQ_LAMBDA { store(out, made); });
+      case Mode::relu: return rows([=](float* out, F made) EDGESEQ_LAMBDA { store(out, larger(made, none)); });
+      case Mode::add: return rows([](float* out, F made) EDGESEQ_LAMBDA { store(out, load(out) + made); });
+    }
+  }
+
+  // y + B u of the row.
+  EDGESEQ_INLINE F with_low(const Finish& own, size_t row, size_t block, F y) const {
+    const size_t at = block * kLanes, part = own.part_of_block[block];
+    const uint8_t* u = p.low_x + row * p.low_stride + part * own.rank;
+    const int8_t* w = own.low + block * own.rank * kLanes;
+    I more = start(own.low_offset + at);
+    for (size_t i = 0; i < own.rank; i += 4) more = dot(more, shared(u + i), weights(w + i * kLanes));
+    const F scale = all(p.low_x_scale[row * p.low_scale_stride + part]) * load(own.low_scale + at);
+    return fused(to_floats(more), scale, y);
   }
 };
 
@@ -87,8 +132,11 @@ struct KeepSums {
   const Product& p;
   int32_t* out;
 
-  EDGESEQ_INLINE void operator()(size_t row, size_t block, I sums) const {
-    store(out + row * (p.last_block - p.first_block) * kLanes + (block - p.first_block) * kLanes, sums);
+  EDGESEQ_INLINE void operator()(size_t row, size_t count, size_t block, const int32_t* sums,
+                                 size_t stride) const {
+    const size_t width = (p.last_block - p.first_block) * kLanes;
+    for (size_t r = 0; r < count; r++)
+      store(out + (row + r) * width + (block - p.first_block) * kLanes, load_sums(sums + r * stride));
   }
 };
 
@@ -115,8 +163,7 @@ EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const Done&
   repeat<R>([&](auto r) EDGESEQ_LAMBDA {
     repeat<B>([&](auto b) EDGESEQ_LAMBDA { store(made + (r * B + b) * kLanes, sums[r][b]); });
   });
-  for (size_t b = 0; b < B; b++)
-    for (size_t r = 0; r < R; r++) done(row + r, block + b, load_sums(made + (r * B + b) * kLanes));
+  for (size_t b = 0; b < B; b++) done(row, R, block + b, made + b * kLanes, B * kLanes);
 }
 
 template <size_t R, class Done>

@@ -193,7 +193,12 @@ EDGESEQ_INLINE float largest(F x) {
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 
-constexpr size_t kTileRows = 4, kTileBlocks = 1, kWideBlocks = 2, kQueries = 2;  // 16 registers
+#if defined(__AVXVNNI__)
+constexpr size_t kTileRows = 4, kTileBlocks = 1;  // 16 registers
+#else
+constexpr size_t kTileRows = 2, kTileBlocks = 2;  // a magnitude serves two blocks
+#endif
+constexpr size_t kWideBlocks = 2, kQueries = 2;
 
 #elif defined(__ARM_NEON) && defined(__ARM_FEATURE_DOTPROD)
 

@@ -64,11 +64,12 @@ class Matrix {
   void put(size_t first, const QuantizedRows& from, size_t count) {
     for (size_t i = 0; i < count; i++) {
       const int8_t* row = from.values + i * columns_;
+      int8_t* to = &values_[place(first + i, 0)];
+      size_t c = 0;
+      for (; c + 4 <= columns_; c += 4) std::memcpy(to + c * kLanes, row + c, 4);
+      for (; c < columns_; c++) to[c / 4 * 64 + c % 4] = row[c];
       int32_t sum = 0;
-      for (size_t c = 0; c < columns_; c++) {
-        values_[place(first + i, c)] = row[c];
-        sum += row[c];
-      }
+      for (c = 0; c < columns_; c++) sum += row[c];
       offset_[first + i] = -128 * sum;
       scale_[first + i] = from.scale[i];
     }

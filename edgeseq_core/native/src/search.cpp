@@ -10,7 +10,7 @@ namespace {
 
 constexpr uint32_t kPad = 0, kBos = 1, kEos = 2;
 constexpr double kLengthPower = 0.6;     // Wu et al. 2016, equation 14
-constexpr size_t kRowsTogether = 256;    // of an encoder's batch: as many as stay in a core's cache
+constexpr size_t kRowsTogether = 128;   // of an encoder's batch: as many as stay in a core's cache
 
 // Rows of one thread, their encoded sources and the distinct tasks.
 class Batch {
