@@ -220,8 +220,10 @@ class Calibration:
     # --- bytes -------------------------------------------------------------------------------------
 
     def to_payload(self, base_digest: str) -> bytes:
-        """The int8 bytes that serve: matrices int8 per row, their scales and vectors fp16; equal content, equal
-        bytes.  Low-rank parts have so few columns that fp32 scales would be an eighth of the bytes.
+        """The int8 bytes that serve; equal content, equal bytes.
+
+        Matrices are int8 per row, their scales and vectors fp16: low-rank parts have so few columns that
+        scales in fp32 would be a fifth of the bytes.
         """
         stored: dict[str, Any] = {}
         for name, tensor in self.tensors.items():
