@@ -107,7 +107,7 @@ def started(
         process.communicate()
 
 
-def write_models(folder: Path, name: str) -> None:
+def write_models(folder: Path, preset: str) -> None:
     """A base of random numbers, calibrations of the shipped shape, and one that changes nothing."""
     import torch
 
@@ -119,16 +119,17 @@ def write_models(folder: Path, name: str) -> None:
     characters = [chr(point) for point in range(32, 127)]
     characters += [chr(0x4E00 + at) for at in range(VOCABULARY - FIRST_CHARACTER - len(characters))]
     path = folder / "base.safetensors"
-    write_tiny_base(path, vocabulary=Vocabulary(characters), **PRESETS[name] | {"max_tokens": 256})
+    write_tiny_base(path, vocabulary=Vocabulary(characters), **PRESETS[preset] | {"max_tokens": 256})
     base = Base.load(path)
     draw = torch.Generator().manual_seed(0)
     for task in (*map(str, range(TASKS)), "none"):
         made = Calibration(base.model, base.vocabulary, CalibrationConfig())
         made.admit(["abcdefghijklmnopqrstuvwxyz"])
         made.tensors["row_bias"][0] = -100.0  # no answer ends early
-        for part in made.tensors if task != "none" else ():
-            if part.endswith(".b"):
-                made.tensors[part] = 0.01 * torch.randn(made.tensors[part].shape, generator=draw)
+        for name in made.tensors if task != "none" else ():
+            if name.startswith(("encoder", "decoder")):  # parts of a site, not rows or tokens
+                noise = torch.randn(made.tensors[name].shape, generator=draw)
+                made.tensors[name] += 0.01 * noise
         (folder / f"{task}.calibration").write_bytes(made.to_payload(base.digest))
 
 
