@@ -229,8 +229,10 @@ void Forward::memorize(const std::vector<size_t>& lengths, Memory* memory) {
       Memory& into = memory[s];
       into.count = tokens + lengths[s];
       const size_t head_stride = padded(into.count, kLanes) * width;
-      into.keys.emplace_back(site.kv_heads * head_stride);
-      into.values.emplace_back(into.count * k);
+      into.keys.resize(model_.decoder.size());
+      into.values.resize(model_.decoder.size());
+      into.keys[l].reserve(site.kv_heads * head_stride);
+      into.values[l].reserve(into.count * k);
       float *keys = into.keys[l].data(), *values = into.values[l].data();
       for (size_t at = 0; at < tokens; at++) place_key(keys, head_stride, site.kv_heads, at, &of_task.keys[at * k]);
       std::copy(of_task.values.begin(), of_task.values.end(), values);
@@ -240,8 +242,9 @@ void Forward::memorize(const std::vector<size_t>& lengths, Memory* memory) {
         place_key(keys, head_stride, site.kv_heads, tokens + at, kv);
         std::copy_n(kv + k, k, values + (tokens + at) * k);
       }
-      if (task.has_task_scores && !l)
-        into.added = Aligned<float>(task.shape.task_scores, padded(into.count, kLanes));
+      if (!l)
+        into.added = task.has_task_scores ? Aligned<float>(task.shape.task_scores, padded(into.count, kLanes))
+                                          : Aligned<float>();
     }
   }
 }
