@@ -100,7 +100,7 @@ struct Finisher {
   EDGESEQ_INLINE void each(const Finish& own, size_t row, size_t count, size_t block, const int32_t* sums,
                            size_t stride, const More& more) const {
     const F scale = load(own.scale + block * kLanes), bias = load(own.bias + block * kLanes);
-    const F none = all(0.0f);
+    const F zero = all(0.0f);
     const float* x_scale = p.x_scale + row;
     const size_t y_stride = p.y_stride;
     float* y = p.y + row * y_stride + (block - p.first_block) * kLanes;
@@ -111,7 +111,7 @@ struct Finisher {
     };
     switch (mode) {
       case Mode::store: return rows([](float* out, F made) EDGESEQ_LAMBDA { store(out, made); });
-      case Mode::relu: return rows([=](float* out, F made) EDGESEQ_LAMBDA { store(out, larger(made, none)); });
+      case Mode::relu: return rows([=](float* out, F made) EDGESEQ_LAMBDA { store(out, larger(made, zero)); });
       case Mode::add: return rows([](float* out, F made) EDGESEQ_LAMBDA { store(out, load(out) + made); });
     }
   }
