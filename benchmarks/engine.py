@@ -238,7 +238,8 @@ def against_peers(folders: dict[str, Path], peers: Path, args: argparse.Namespac
         "it may use AVX512 (and AMX through MKL) or, where forced, AVX2, MKL likewise; on two threads the "
         "better of both ways to split. ONNX Runtime and the bare engine compute the same network without a "
         "calibration; its set of instructions cannot be forced, so beside `avx2 forced` it has the CPU's "
-        "best. 'calibrated' and PyTorch serve one task of rank 8 at decoder and top layer.",
+        "best. 'calibrated' and PyTorch serve one task of rank 8 at decoder and top layer. "
+        "PyTorch's two threads wait for each other on cores that others use.",
     )
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import threading
@@ -23,7 +22,6 @@ from edgeseq_core.engine import Limits, SourceRow
 from edgeseq_core.native.engine import NativeEngine
 
 SWAP_EVERY_S = 0.005
-TASKS = 200  # whose memory is measured
 ROW, LIMITS = SourceRow("0", "a source of tex"), Limits(max_tokens=16)
 
 
@@ -35,11 +33,6 @@ def microseconds(work: Callable[[], object], times: int) -> list[float]:
         work()
         out.append(1e6 * (time.perf_counter() - start))
     return out
-
-
-def resident_bytes() -> int:
-    """What this process holds in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
@@ -64,11 +57,6 @@ def measure(folder: Path, rounds: int) -> dict[str, object]:
     """One row of the table."""
     engine = NativeEngine(folder / "base.safetensors")
     payload = (folder / "0.calibration").read_bytes()
-    engine.swap("0", "1", payload)
-    before = resident_bytes()
-    for task in range(TASKS):
-        engine.swap(str(task), "1", payload)
-    resident = (resident_bytes() - before) / TASKS
     swaps, alone, beside = list[float](), list[float](), list[float]()
     for _ in range(rounds):
         swaps += microseconds(lambda: engine.swap("0", "1", payload), 30)
@@ -79,7 +67,7 @@ def measure(folder: Path, rounds: int) -> dict[str, object]:
     replaced = microseconds(lambda: bank.__setitem__("0", served), 1_000)
     return {
         "snapshot (KiB)": len(payload) / 1024,
-        "resident a task (KiB)": resident / 1024,
+        "packed, in memory (KiB)": engine._bank["0"].calibration.bytes / 1024,
         "swap (us)": statistics.median(swaps),
         "replacing the reference alone (us)": statistics.median(replaced),
         "answer, no swaps: p50, p95 (ms)": _p50_p95(alone),
