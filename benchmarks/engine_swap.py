@@ -66,7 +66,8 @@ def measure(folder: Path, rounds: int) -> dict[str, object]:
     bank, served = {"0": object()}, object()
     replaced = microseconds(lambda: bank.__setitem__("0", served), 1_000)
     return {
-        "bytes": len(payload),
+        "snapshot (KiB)": len(payload) / 1024,
+        "packed, in memory (KiB)": engine._bank["0"].calibration.bytes / 1024,
         "swap (us)": statistics.median(swaps),
         "replacing the reference alone (us)": statistics.median(replaced),
         "answer, no swaps: p50, p95 (ms)": _p50_p95(alone),

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from edgeseq_core.engine import Engine, Limits, SourceRow
 
 TOKENS = 16  # of a source, its end included, and of an answer
-LEAST_CALLS = 3
+LEAST_CALLS = 2
 SOURCE = "a source of text"[: TOKENS - 1]
 
 Work = Callable[[], object]

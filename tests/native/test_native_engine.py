@@ -85,6 +85,20 @@ def test_bits_depend_neither_on_neighbours_nor_on_threads(
     assert together == alone == in_threads == backwards  # confidences to the last bit
 
 
+def test_a_task_that_changes_nothing_shares_a_batch_with_others(path: Path, base: Base) -> None:
+    reference = ReferenceEngine(base, read_stored(path)[1])
+    native = served(NativeEngine(path), base)
+    blank = Calibration(base.model, base.vocabulary, CalibrationConfig(rank=2))
+    for engine in (reference, native):
+        engine.swap("blank", "blank-1", blank.to_payload(base.digest))
+    row = PairRow("blank", "a source", "a target")
+    assert np.median(np.abs(native.logits(row) - reference.logits(row))) < 1e-5
+
+    rows = [SourceRow(task, source) for source in SOURCES for task in ("0", "blank", "2")]
+    together = native.generate(rows, Limits(max_tokens=12))
+    assert together == [native.generate([row], Limits(max_tokens=12))[0] for row in rows]
+
+
 @pytest.mark.parametrize("instructions", FUSED)
 def test_every_cpu_with_a_fused_multiply_add_gives_the_same_bits(
     path: Path, base: Base, instructions: str

@@ -51,11 +51,11 @@ void Calibration::fit(const Linear& linear, Reader& arrays) {
   out->a = Matrix(linear.parts.size() * rank, columns);
   out->no_bias = Aligned<float>(out->a.blocks() * kLanes);
   out->b = Aligned<int8_t>(rows * rank);
-  out->b_offset = Aligned<int32_t>(rows);
   out->b_scale = Aligned<float>(rows);
   out->scale = Aligned<float>(rows);
   out->bias = Aligned<float>(rows);
   out->part_of_block.resize(matrix.blocks());
+  bool low = false;  // whether any B is not zero
   for (size_t p = 0; p < linear.parts.size(); p++) {
     const Part& part = linear.parts[p];
     const std::string name = linear.site + "." + part.name;
@@ -83,15 +83,28 @@ void Calibration::fit(const Linear& linear, Reader& arrays) {
       out->b_scale[at] = b.scale[n] * (1 + scale[n]);
       const int8_t* row = b.values + n * shape.rank;
       int8_t* to = &out->b[at / kLanes * rank * kLanes + at % kLanes * 4];
-      int32_t sum = 0;
       for (size_t r = 0; r < shape.rank; r += 4) std::memcpy(to + r * kLanes, row + r, std::min<size_t>(4, shape.rank - r));
-      for (size_t r = 0; r < shape.rank; r++) sum += row[r];
-      out->b_offset[at] = -128 * sum;
+      for (size_t r = 0; r < shape.rank; r++) low |= row[r] != 0;
       out->part_of_block[at / kLanes] = static_cast<uint8_t>(p);
     }
   }
-  out->finish = {out->scale.data(),    out->bias.data(),          out->b.data(), out->b_offset.data(),
-                 out->b_scale.data(), out->part_of_block.data(), rank};
+  out->finish = linear.bare;  // where the task changes nothing, all tasks read the same numbers
+  const auto changed = [&](const Aligned<float>& own, const float* base) {
+    return !std::equal(own.data(), own.data() + rows, base);
+  };
+  if (changed(out->scale, linear.bare.scale) || changed(out->bias, linear.bare.bias)) {
+    out->finish.scale = out->scale.data();
+    out->finish.bias = out->bias.data();
+  } else {
+    out->scale = {};
+    out->bias = {};
+  }
+  if (low) {
+    out->finish.low = out->b.data();
+    out->finish.low_scale = out->b_scale.data();
+    out->finish.part_of_block = out->part_of_block.data();
+    out->finish.rank = rank;
+  }
   out->reduce.scale = out->a.scale().data();
   out->reduce.bias = out->no_bias.data();
   fitted_[linear.id] = std::move(out);
@@ -158,7 +171,7 @@ size_t Calibration::bytes() const {
   size_t sum = own_rows.bytes() + source_rows.bytes() + tokens.bytes() + score_bias_.bytes() + 4 * (outside.size() + row_of_.size());
   for (const auto& one : fitted_)
     if (one)
-      sum += one->a.bytes() + one->b.bytes() + one->b_offset.bytes() + one->b_scale.bytes() +
+      sum += one->a.bytes() + one->b.bytes() + one->b_scale.bytes() +
              one->scale.bytes() + one->bias.bytes() + one->factor.bytes() + one->no_bias.bytes();
   for (const auto& one : memory) sum += 4 * (one.keys.size() + one.values.size());
   return sum;

@@ -26,7 +26,6 @@ struct Fitted {
   Matrix a;                 // of all parts, `rank` rows a part
   Aligned<float> no_bias;   // of a
   Aligned<int8_t> b;        // packed, rank columns a row
-  Aligned<int32_t> b_offset;
   Aligned<float> b_scale;   // folded
   Aligned<float> scale, bias;
   Aligned<float> factor;    // of the input; empty: none

@@ -100,7 +100,7 @@ void Forward::linear(const Linear& linear, size_t first, size_t end, Mode mode, 
   for (size_t t = 0; t < tasks_.size(); t++) {
     const Fitted* fitted = tasks_[t] ? tasks_[t]->at(linear) : nullptr;
     finish_[t] = fitted ? &fitted->finish : &linear.bare;
-    low = low || fitted;
+    low = low || finish_[t]->low;
   }
   size_t low_stride = 0;
   const uint8_t* low_x = low ? reduce(linear, first, end, &low_stride) : nullptr;
@@ -114,7 +114,7 @@ void Forward::linear(const Linear& linear, size_t first, size_t end, Mode mode, 
 const uint8_t* Forward::reduce(const Linear& linear, size_t first, size_t end, size_t* stride) {
   size_t rank = 0;
   for (const Calibration* task : tasks_)
-    if (task && task->at(linear)) rank = std::max(rank, task->at(linear)->finish.rank);
+    if (task && task->at(linear)) rank = std::max(rank, task->at(linear)->finish.rank);  // 0: no part
   const size_t parts = linear.parts.size(), width = padded(parts * rank, kLanes);
   *stride = parts * rank;
   space_.u.reserve(rows_ * width);
@@ -123,7 +123,7 @@ const uint8_t* Forward::reduce(const Linear& linear, size_t first, size_t end, s
   for (const Segment& segment : segments_) {
     const Calibration* task = tasks_[segment.task];
     const Fitted* fitted = task ? task->at(linear) : nullptr;
-    if (!fitted) continue;
+    if (!fitted || !fitted->finish.low) continue;
     const size_t own = fitted->finish.rank, from = fitted->part_of_block[first],
                  to = fitted->part_of_block[end - 1] + 1u;
     const size_t a_first = from * own / kLanes, a_end = padded(to * own, kLanes) / kLanes;
@@ -229,8 +229,10 @@ void Forward::memorize(const std::vector<size_t>& lengths, Memory* memory) {
       Memory& into = memory[s];
       into.count = tokens + lengths[s];
       const size_t head_stride = padded(into.count, kLanes) * width;
-      into.keys.emplace_back(site.kv_heads * head_stride);
-      into.values.emplace_back(into.count * k);
+      into.keys.resize(model_.decoder.size());
+      into.values.resize(model_.decoder.size());
+      into.keys[l].reserve(site.kv_heads * head_stride);
+      into.values[l].reserve(into.count * k);
       float *keys = into.keys[l].data(), *values = into.values[l].data();
       for (size_t at = 0; at < tokens; at++) place_key(keys, head_stride, site.kv_heads, at, &of_task.keys[at * k]);
       std::copy(of_task.values.begin(), of_task.values.end(), values);
@@ -240,8 +242,9 @@ void Forward::memorize(const std::vector<size_t>& lengths, Memory* memory) {
         place_key(keys, head_stride, site.kv_heads, tokens + at, kv);
         std::copy_n(kv + k, k, values + (tokens + at) * k);
       }
-      if (task.has_task_scores && !l)
-        into.added = Aligned<float>(task.shape.task_scores, padded(into.count, kLanes));
+      if (!l)
+        into.added = task.has_task_scores ? Aligned<float>(task.shape.task_scores, padded(into.count, kLanes))
+                                          : Aligned<float>();
     }
   }
 }

@@ -10,7 +10,8 @@
 
 namespace edgeseq {
 
-// What the decoder reads of a source: keys and values of task tokens and source, a decoder layer.
+// What the decoder reads of a source: keys and values of task tokens and source, a decoder layer.  It may be
+// of a longer one before: nothing beyond `count` is used.
 struct Memory {
   size_t count = 0;
   std::vector<Aligned<float>> keys;    // [kv_heads][blocks][width][16]
@@ -51,6 +52,7 @@ class Caches {
 
 // Buffers that grow to the largest batch they have seen, so that no step allocates.  One a thread.
 struct Workspace {
+  std::vector<Memory> memories;  // of a batch's rows
   Aligned<float> x, wide, mixed, row, scores, u, x_scale, u_scale, keys, logits;
   Aligned<uint8_t> codes, u_codes;
   Caches caches;

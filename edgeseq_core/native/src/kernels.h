@@ -31,7 +31,6 @@ struct Finish {
   const float* scale;
   const float* bias;
   const int8_t* low = nullptr;
-  const int32_t* low_offset = nullptr;
   const float* low_scale = nullptr;
   const uint8_t* part_of_block = nullptr;  // which u a block reads
   size_t rank = 0;
@@ -49,7 +48,7 @@ struct Product {
   size_t rows;
   const Finish* const* finish;  // one a task of the batch
   const uint16_t* task;         // [rows]
-  const uint8_t* low_x;         // codes of u, [rows, low_stride], rank a part
+  const uint8_t* low_x;         // codes of u (signed), [rows, low_stride], rank a part
   size_t low_stride;
   const float* low_x_scale;  // [rows, low_scale_stride], one a part
   size_t low_scale_stride;
@@ -83,7 +82,7 @@ struct Kernels {
 
   // Codes of x (times `factor` where there is one), n a multiple of 16; returns the scale.
   float (*quantize)(const float* x, const float* factor, size_t n, uint8_t* codes);
-  // The same for a few numbers, any n.
+  // The same for a few numbers, any n, whose codes are signed everywhere.
   float (*quantize_few)(const float* x, size_t n, uint8_t* codes);
   // RMSNorm of n (a multiple of 16) numbers.
   void (*norm)(const float* x, const float* gain, size_t n, float* y);

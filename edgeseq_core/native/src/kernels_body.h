@@ -44,7 +44,7 @@ float quantize_few(const float* x, size_t n, uint8_t* codes) {
   const float inverse = top > 0 ? 127.0f / top : 0.0f;
   for (size_t i = 0; i < n; i++) {
     const float whole = (x[i] * inverse + 12582912.0f) - 12582912.0f;  // to the nearest, ties to even
-    codes[i] = static_cast<uint8_t>(static_cast<int>(whole) + kZero);
+    codes[i] = static_cast<uint8_t>(static_cast<int8_t>(whole));
   }
   return top / 127.0f;
 }
@@ -100,7 +100,7 @@ struct Finisher {
   EDGESEQ_INLINE void each(const Finish& own, size_t row, size_t count, size_t block, const int32_t* sums,
                            size_t stride, const More& more) const {
     const F scale = load(own.scale + block * kLanes), bias = load(own.bias + block * kLanes);
-    const F none = all(0.0f);
+    const F zero = all(0.0f);
     const float* x_scale = p.x_scale + row;
     const size_t y_stride = p.y_stride;
     float* y = p.y + row * y_stride + (block - p.first_block) * kLanes;
@@ -111,7 +111,7 @@ struct Finisher {
     };
     switch (mode) {
       case Mode::store: return rows([](float* out, F made) EDGESEQ_LAMBDA { store(out, made); });
-      case Mode::relu: return rows([=](float* out, F made) EDGESEQ_LAMBDA { store(out, larger(made, none)); });
+      case Mode::relu: return rows([=](float* out, F made) EDGESEQ_LAMBDA { store(out, larger(made, zero)); });
       case Mode::add: return rows([](float* out, F made) EDGESEQ_LAMBDA { store(out, load(out) + made); });
     }
   }
@@ -121,8 +121,8 @@ struct Finisher {
     const size_t at = block * kLanes, part = own.part_of_block[block];
     const uint8_t* u = p.low_x + row * p.low_stride + part * own.rank;
     const int8_t* w = own.low + block * own.rank * kLanes;
-    I more = start(own.low_offset + at);
-    for (size_t i = 0; i < own.rank; i += 4) more = dot(more, shared(u + i), weights(w + i * kLanes));
+    I more = none();
+    for (size_t i = 0; i < own.rank; i += 4) more = dot_signed(more, shared(u + i), weights(w + i * kLanes));
     const F scale = all(p.low_x_scale[row * p.low_scale_stride + part]) * load(own.low_scale + at);
     return fused(to_floats(more), scale, y);
   }
@@ -140,28 +140,43 @@ struct KeepSums {
   }
 };
 
+// In how many turns a sum of columns is made, so that few sums do not wait for each other.
+constexpr size_t turns(size_t sums) {
+  size_t made = 1;
+  while (2 * made * sums <= kSumsInFlight) made *= 2;
+  return made;
+}
+
 template <size_t R, size_t B, class Done>
 EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const Done& done) {
+  constexpr size_t S = turns(R * B);
   const size_t stride = p.matrix.groups * 64, x_stride = p.x_stride;
   const int8_t* w = p.matrix.values + block * stride;
   const uint8_t* x = p.x + row * x_stride;
-  I sums[R][B];
+  I sums[R][B][S];
   repeat<B>([&](auto b) EDGESEQ_LAMBDA {
     const I first = start(p.matrix.offset + (block + b) * kLanes);
-    repeat<R>([&](auto r) EDGESEQ_LAMBDA { sums[r][b] = first; });
-  });
-  for (size_t g = 0; g < p.matrix.groups; g++, w += 64, x += 4) {
-    W column[B];
-    repeat<B>([&](auto b) EDGESEQ_LAMBDA { column[b] = weights(w + b * stride); });
     repeat<R>([&](auto r) EDGESEQ_LAMBDA {
-      const X four = shared(x + r * x_stride);
-      repeat<B>([&](auto b) EDGESEQ_LAMBDA { sums[r][b] = dot(sums[r][b], four, column[b]); });
+      repeat<S>([&](auto s) EDGESEQ_LAMBDA { sums[r][b][s] = s ? none() : first; });
     });
-  }
+  });
+  for (size_t g = 0; g < p.matrix.groups; g += S, w += 64 * S, x += 4 * S)
+    repeat<S>([&](auto s) EDGESEQ_LAMBDA {
+      W column[B];
+      repeat<B>([&](auto b) EDGESEQ_LAMBDA { column[b] = weights(w + b * stride + 64 * s); });
+      repeat<R>([&](auto r) EDGESEQ_LAMBDA {
+        const X four = shared(x + r * x_stride + 4 * s);
+        repeat<B>([&](auto b) EDGESEQ_LAMBDA { sums[r][b][s] = dot(sums[r][b][s], four, column[b]); });
+      });
+    });
   // By way of memory: were they finished from here, GCC would write them there in every turn of the loop.
   alignas(64) int32_t made[R * B * kLanes];
   repeat<R>([&](auto r) EDGESEQ_LAMBDA {
-    repeat<B>([&](auto b) EDGESEQ_LAMBDA { store(made + (r * B + b) * kLanes, sums[r][b]); });
+    repeat<B>([&](auto b) EDGESEQ_LAMBDA {
+      I sum = sums[r][b][0];
+      repeat<S - 1>([&](auto s) EDGESEQ_LAMBDA { sum = plus(sum, sums[r][b][s + 1]); });
+      store(made + (r * B + b) * kLanes, sum);
+    });
   });
   for (size_t b = 0; b < B; b++) done(row, R, block + b, made + b * kLanes, B * kLanes);
 }

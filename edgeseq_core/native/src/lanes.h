@@ -65,6 +65,7 @@ EDGESEQ_INLINE void store_codes(uint8_t* p, F a) {
 using I = __m512i;  // no struct: GCC keeps arrays of those in memory
 using W = __m512i;
 using X = __m512i;
+EDGESEQ_INLINE I none() { return _mm512_setzero_si512(); }
 EDGESEQ_INLINE I start(const int32_t* offset) { return _mm512_loadu_si512(offset); }
 EDGESEQ_INLINE W weights(const int8_t* p) { return _mm512_load_si512(p); }
 EDGESEQ_INLINE X shared(const uint8_t* p) {
@@ -73,6 +74,13 @@ EDGESEQ_INLINE X shared(const uint8_t* p) {
   return _mm512_set1_epi32(four);
 }
 EDGESEQ_INLINE I dot(I sum, X x, W w) { return _mm512_dpbusd_epi32(sum, x, w); }
+// Both signed, all sums from nothing: w + 128 is the unsigned one, and 128 x is taken out again.
+EDGESEQ_INLINE I dot_signed(I sum, X x, W w) {
+  const __m512i half = _mm512_set1_epi8(-128);
+  const __m512i too_much = _mm512_dpbusd_epi32(_mm512_setzero_si512(), half, x);
+  return _mm512_sub_epi32(_mm512_dpbusd_epi32(sum, _mm512_xor_si512(w, half), x), too_much);
+}
+EDGESEQ_INLINE I plus(I a, I b) { return _mm512_add_epi32(a, b); }
 EDGESEQ_INLINE F to_floats(I a) { return {_mm512_cvtepi32_ps(a)}; }
 EDGESEQ_INLINE void store(int32_t* p, I a) { _mm512_storeu_si512(p, a); }
 EDGESEQ_INLINE I load_sums(const int32_t* p) { return _mm512_loadu_si512(p); }
@@ -82,6 +90,7 @@ EDGESEQ_INLINE float total(F a) { return _mm512_reduce_add_ps(a.v); }
 EDGESEQ_INLINE float largest(F a) { return _mm512_reduce_max_ps(a.v); }
 
 constexpr size_t kTileRows = 6, kTileBlocks = 4, kWideBlocks = 8, kQueries = 4;  // 32 registers
+constexpr size_t kSumsInFlight = 8;
 
 #elif defined(__AVX2__)
 
@@ -121,6 +130,7 @@ struct I {
 struct W {
   __m256i a, b;
 };
+EDGESEQ_INLINE I none() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 EDGESEQ_INLINE W weights(const int8_t* p) {
   const auto* at = reinterpret_cast<const __m256i*>(p);
   return {_mm256_load_si256(at), _mm256_load_si256(at + 1)};
@@ -130,6 +140,7 @@ EDGESEQ_INLINE __m256i four_bytes(const uint8_t* p) {
   std::memcpy(&four, p, 4);
   return _mm256_set1_epi32(four);
 }
+EDGESEQ_INLINE I plus(I x, I y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
 EDGESEQ_INLINE F to_floats(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 EDGESEQ_INLINE void store(int32_t* p, I x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.a);
@@ -151,6 +162,14 @@ EDGESEQ_INLINE I start(const int32_t* offset) {
 EDGESEQ_INLINE I dot(I sum, X x, W w) {
   return {_mm256_dpbusd_avx_epi32(sum.a, x, w.a), _mm256_dpbusd_avx_epi32(sum.b, x, w.b)};
 }
+EDGESEQ_INLINE I dot_signed(I sum, X x, W w) {
+  const __m256i half = _mm256_set1_epi8(-128);
+  const __m256i too_much = _mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), half, x);
+  const auto one = [&](__m256i from, __m256i own) EDGESEQ_LAMBDA {
+    return _mm256_sub_epi32(_mm256_dpbusd_avx_epi32(from, _mm256_xor_si256(own, half), x), too_much);
+  };
+  return {one(sum.a, w.a), one(sum.b, w.b)};
+}
 #else
 // `vpmaddubsw` adds two products in 16 bits.  |x| <= 127 and |w| <= 127, so with the sign of x moved to w two
 // of them stay under 2^15: exact.
@@ -162,7 +181,7 @@ EDGESEQ_INLINE X shared(const uint8_t* p) {
   const __m256i four = four_bytes(p);
   return {four, _mm256_abs_epi8(four)};
 }
-EDGESEQ_INLINE I start(const int32_t*) { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+EDGESEQ_INLINE I start(const int32_t*) { return none(); }
 EDGESEQ_INLINE __m256i dot(__m256i sum, X x, __m256i w) {
   const __m256i pairs = _mm256_maddubs_epi16(x.magnitude, _mm256_sign_epi8(w, x.value));
   return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
@@ -198,7 +217,7 @@ constexpr size_t kTileRows = 4, kTileBlocks = 1;  // 16 registers
 #else
 constexpr size_t kTileRows = 2, kTileBlocks = 2;  // a magnitude serves two blocks
 #endif
-constexpr size_t kWideBlocks = 2, kQueries = 2;
+constexpr size_t kWideBlocks = 2, kQueries = 2, kSumsInFlight = 4;
 
 #elif defined(__ARM_NEON) && defined(__ARM_FEATURE_DOTPROD)
 
@@ -243,10 +262,11 @@ struct W {
   int8x16_t v[4];
 };
 using X = int8x16_t;
-EDGESEQ_INLINE I start(const int32_t*) {
+EDGESEQ_INLINE I none() {
   const int32x4_t zero = vdupq_n_s32(0);
   return {{zero, zero, zero, zero}};
 }
+EDGESEQ_INLINE I start(const int32_t*) { return none(); }
 EDGESEQ_INLINE W weights(const int8_t* p) {
   return {{vld1q_s8(p), vld1q_s8(p + 16), vld1q_s8(p + 32), vld1q_s8(p + 48)}};
 }
@@ -258,6 +278,10 @@ EDGESEQ_INLINE X shared(const uint8_t* p) {
 EDGESEQ_INLINE I dot(I sum, X x, W w) {
   for (int i = 0; i < 4; i++) sum.v[i] = vdotq_s32(sum.v[i], w.v[i], x);
   return sum;
+}
+EDGESEQ_INLINE I plus(I a, I b) {
+  for (int i = 0; i < 4; i++) a.v[i] = vaddq_s32(a.v[i], b.v[i]);
+  return a;
 }
 EDGESEQ_INLINE F to_floats(I a) {
   F out;
@@ -281,6 +305,7 @@ EDGESEQ_INLINE float largest(F a) {
 }
 
 constexpr size_t kTileRows = 4, kTileBlocks = 1, kWideBlocks = 4, kQueries = 2;  // 32 registers
+constexpr size_t kSumsInFlight = 4;
 
 #else  // plain C++, in loops of fixed length that compilers turn into what the CPU has
 
@@ -329,7 +354,8 @@ struct W {
 struct X {
   int16_t v[4];
 };
-EDGESEQ_INLINE I start(const int32_t*) { return {}; }
+EDGESEQ_INLINE I none() { return {}; }
+EDGESEQ_INLINE I start(const int32_t*) { return none(); }
 EDGESEQ_INLINE W weights(const int8_t* p) {
   W out;
   for (int i = 0; i < 64; i++) out.v[i] = p[i];
@@ -346,6 +372,10 @@ EDGESEQ_INLINE I dot(I sum, X x, const W& w) {
     sum.v[i] += four[0] * x.v[0] + four[1] * x.v[1] + four[2] * x.v[2] + four[3] * x.v[3];
   }
   return sum;
+}
+EDGESEQ_INLINE I plus(I a, I b) {
+  for (int i = 0; i < 16; i++) a.v[i] += b.v[i];
+  return a;
 }
 EDGESEQ_INLINE F to_floats(I a) {
   F out;
@@ -372,8 +402,12 @@ EDGESEQ_INLINE float largest(F a) {
   return top;
 }
 
-constexpr size_t kTileRows = 1, kTileBlocks = 1, kWideBlocks = 1, kQueries = 1;
+constexpr size_t kTileRows = 1, kTileBlocks = 1, kWideBlocks = 1, kQueries = 1, kSumsInFlight = 1;
 
+#endif
+
+#if !defined(__AVX512F__) && !defined(__AVXVNNI__)  // where codes are signed anyway
+EDGESEQ_INLINE I dot_signed(I sum, X x, const W& w) { return dot(sum, x, w); }
 #endif
 
 // e^x for x <= 0, to 2 units in the last place; what is under e^-87 counts as that much.

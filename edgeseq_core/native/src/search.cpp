@@ -17,7 +17,8 @@ class Batch {
  public:
   Batch(const Model& model, const Kernels& kernels, Workspace& space, const std::vector<Request>& requests,
         const std::vector<size_t>& rows)
-      : requests(requests), rows(rows), task_(rows.size()), memory(rows.size()) {
+      : requests(requests), rows(rows), task_(rows.size()), memories_(space.memories) {
+    memories_.resize(std::max(memories_.size(), rows.size()));
     std::vector<const Calibration*> tasks;
     for (size_t i = 0; i < rows.size(); i++) {  // sorted by task
       const Calibration* task = requests[rows[i]].task.get();
@@ -37,24 +38,22 @@ class Batch {
         lengths.push_back(request.source.size());
       }
       forward->encode(sources, model.encoder.size());
-      forward->memorize(lengths, &memory[i]);
+      forward->memorize(lengths, &memories_[i]);
       i = end;
     }
   }
 
   const Request& request(size_t i) const { return requests[rows[i]]; }
-  Place place(size_t i, size_t cache) const { return {task_[i], &memory[i], kBos, cache}; }
+  Place place(size_t i, size_t cache) const { return {task_[i], &memories_[i], kBos, cache}; }
   uint16_t task(size_t i) const { return task_[i]; }
 
   const std::vector<Request>& requests;
   const std::vector<size_t>& rows;
+  std::unique_ptr<Forward> forward;
 
  private:
   std::vector<uint16_t> task_;
-
- public:
-  std::vector<Memory> memory;
-  std::unique_ptr<Forward> forward;
+  std::vector<Memory>& memories_;
 };
 
 struct Open {
