@@ -75,8 +75,8 @@ def main() -> None:
             f"--seeds {args.seeds} --pairs {args.pairs}",
             rows,
             f"Exact answers in % on {TESTED} pairs a task that nothing has seen, int8 bytes as they "
-            "serve; rule: what it says of the pairs that the tasks hold out (about 48 each: one pair "
-            "is 2 points), and of the base half of the way where the whole of it is refused. New task: "
+            "serve; rule: what it says of the pairs that the tasks hold out (34 to 47: one pair "
+            "is 2 to 3 points), and of the base half of the way where the whole of it is refused. New task: "
             f"{LATER_PAIRS} pairs of g2p-{LATER} taught on the base afterwards. CPU-s: of training.",
         )
 
