@@ -1,6 +1,6 @@
 """Accuracy and speed of a pruned base after it healed, beside the whole one trained on for as many steps.
 
-    python benchmarks/model/pruning.py FOLDER [--steps 1200]
+    python benchmarks/model/pruning.py FOLDER [--steps 400]
 
 On one thread, on every third task of the mixture, so that each heals on as many pairs as in a run of
 `edgeseq prune` on all.  The whole base is the shipped one, trained on with starts of these tasks.
@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import time
-from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice, product
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,24 +26,24 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from answer_time import TOKENS, answer_ms
 from report import publish
 
 from edgeseq_core.corpus import mixture
 from edgeseq_core.corpus.base import BASE_TASKS
 from edgeseq_core.corpus.demo import DEMO_TASKS
 from edgeseq_core.corpus.mixture import Mixture
-from edgeseq_core.engine import Limits, PairRow, SourceRow
+from edgeseq_core.engine import PairRow
 from edgeseq_core.learn.offline import OfflineLearner, learn_pairs
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.calibration import Calibration, CalibrationConfig
 from edgeseq_core.model.compress import PruneSettings, pruned, trainee_of
+from edgeseq_core.model.edgeformer import EdgeFormer
 from edgeseq_core.model.mixture_batches import Batch
 from edgeseq_core.model.objective import Labels, Objective
 from edgeseq_core.model.pretrain import PretrainSettings, Training, pretrain
 from edgeseq_core.model.prune import FROM_UNITS, choose, prune, units
 from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.model.trainee import Trainee
-from edgeseq_core.native.engine import NativeEngine, native
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.text.vocabulary import PAD
 
@@ -55,8 +53,6 @@ SMOOTHING = BEFORE.label_smoothing
 PENALTY_SHARE = 0.25  # of the steps
 IMITATION_SHARE = 0.5  # of the loss
 NEW_PAIRS, NEW_HELD_OUT = 400, 300  # of each demo task
-TOKENS, TURNS = 16, 41
-SOURCE = "a source of text"[: TOKENS - 1]  # and EOS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,24 +60,27 @@ class Cut:
     """What goes, how it is found, and what the rest is healed by."""
 
     settings: PruneSettings
+    decoder_ffns: bool = False  # whether all of them go
     by: Literal["importance", "group penalty"] = "importance"
     healed_by: Literal["labels", "labels and whole base"] = "labels and whole base"
 
     def __str__(self) -> str:
         s = self.settings
         parts = (
+            "decoder FFNs" if self.decoder_ffns else "",
             f"{s.ffn_share:.0%} of FFN columns" if s.ffn_share else "",
             f"{s.head_share:.0%} of heads" if s.head_share else "",
         )
         return ", ".join(filter(None, parts)) or "nothing"
 
 
+NOTHING, HALF = PruneSettings(ffn_share=0.0), PruneSettings(ffn_share=0.5)
 CUTS = (
-    Cut(settings=PruneSettings(ffn_share=0.0), healed_by="labels"),
-    Cut(settings=PruneSettings(ffn_share=0.25)),
-    Cut(settings=PruneSettings(ffn_share=0.5)),
-    Cut(settings=PruneSettings(ffn_share=0.5, head_share=0.25)),
-    Cut(settings=PruneSettings(ffn_share=0.5), by="group penalty"),
+    Cut(settings=NOTHING, healed_by="labels"),
+    Cut(settings=HALF, healed_by="labels"),
+    Cut(settings=HALF),
+    Cut(settings=HALF, decoder_ffns=True),
+    Cut(settings=HALF, decoder_ffns=True, by="group penalty"),
 )
 
 
@@ -111,7 +110,7 @@ class Bench:
                 print(one.step, f"loss {one.loss:.3f}", flush=True)
         return Trainee.of_run(file)
 
-    def row(self, cut: Cut) -> tuple[dict[str, Any], Path]:
+    def row(self, cut: Cut) -> tuple[dict[str, Any], Base]:
         """Cut and heal, or remember it."""
         name = f"{cut}, {cut.by}, {cut.healed_by}".replace(" ", "-")
         kept, file = self.folder / f"{name}.json", self.folder / f"{name}.safetensors"
@@ -119,7 +118,7 @@ class Bench:
             kept.write_text(json.dumps(self._measured(cut, file)))
         row: dict[str, Any] = json.loads(kept.read_text())
         print(row, flush=True)
-        return row, file
+        return row, Base.load(file)
 
     def _measured(self, cut: Cut, file: Path) -> dict[str, Any]:
         began, steps = time.process_time(), self.steps
@@ -127,7 +126,7 @@ class Bench:
             spent = int(PENALTY_SHARE * steps)
             made, steps = self._auto_sized(cut, spent), steps - spent
         else:
-            made = pruned(deepcopy(self.whole), self.data.train, self._settings(1), cut.settings)
+            made = pruned(self._before(cut), self.data.train, self._settings(1), cut.settings)
         at_once = self._accuracy(made)
         run = Training(made, self.data.train, self._settings(steps), self._objective(cut))
         for _ in range(steps):
@@ -150,7 +149,7 @@ class Bench:
 
     def _auto_sized(self, cut: Cut, steps: int) -> Trainee:
         """The whole base, after a short training that pulls its weakest units to zero, without them."""
-        trainee = deepcopy(self.whole)
+        trainee = self._before(cut)
         run = Training(trainee, self.data.train, self._settings(steps), self._objective(cut))
         for left in range(steps, 0, -1):
             run.advance(window=steps)
@@ -160,6 +159,13 @@ class Bench:
         )
         model = prune(trainee.model, kept)
         return Trainee(model, trainee.starts, trainee.names, trainee.vocabulary)
+
+    def _before(self, cut: Cut) -> Trainee:
+        """A copy of the whole base, without the parts that go as a whole."""
+        trainee = deepcopy(self.whole)
+        if cut.decoder_ffns:
+            trainee.model = without_decoder_ffns(trainee.model)
+        return trainee
 
     def _objective(self, cut: Cut) -> Objective:
         if cut.healed_by == "labels":
@@ -195,6 +201,16 @@ class Imitation:
         return (1 - self._share) * self._targets(scores, batch) + self._share * follow
 
 
+def without_decoder_ffns(model: EdgeFormer) -> EdgeFormer:
+    """A new model whose decoder has attention alone; its norms of FFNs go too."""
+    whole = model.config
+    widths = (*whole.group_ffn[: whole.ffn_groups], *(0 for _ in range(whole.decoder_layers)))
+    smaller = EdgeFormer(replace(whole, decoder_ffn=0, group_ffn=widths if whole.group_ffn else ()))
+    tensors = model.state_dict()
+    smaller.load_state_dict({name: tensors[name] for name in smaller.state_dict()})
+    return smaller
+
+
 def on_new_tasks(base: Base) -> float:
     """Mean exact match on the demo tasks after a few pairs of each, in %: what a base is for."""
     right = []
@@ -206,29 +222,6 @@ def on_new_tasks(base: Base) -> float:
         asked = [PairRow(task, one.source, one.target) for one in demo.held_out(NEW_HELD_OUT, 1)]
         right.append(sum(said.exact for said in engine.score(asked)) / len(asked))
     return 100 * sum(right) / len(right)
-
-
-def answer_ms(files: Sequence[Path], instructions: str, rows: int) -> list[float]:
-    """Median CPU milliseconds of each base's batch of answers by the native engine, in turns."""
-    engines = [endless(file, instructions) for file in files]
-    asked, limits = [SourceRow("endless", SOURCE)] * rows, Limits(max_tokens=TOKENS)
-    found: list[list[float]] = [[] for _ in engines]
-    for _ in range(TURNS):
-        for engine, times in zip(engines, found, strict=True):
-            began = time.process_time()
-            engine.generate(asked, limits)
-            times.append(1e3 * (time.process_time() - began))
-    return [statistics.median(times) for times in found]
-
-
-def endless(file: Path, instructions: str) -> NativeEngine:
-    """An engine whose answers have no end, so that all are as long."""
-    base, engine = Base.load(file), NativeEngine(file, instructions=instructions)
-    calibration = Calibration(base.model, base.vocabulary, CalibrationConfig())
-    calibration.admit(["a"])
-    calibration.tensors["row_bias"][0] = -100.0  # EOS
-    engine.swap("endless", "1", calibration.to_payload(base.digest))
-    return engine
 
 
 def norms(trainee: Trainee) -> dict[str, Tensor]:
@@ -265,32 +258,29 @@ def _columns(matrices: nn.ParameterDict, group: str, count: int) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=400)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     bench = Bench(args.folder, args.steps)
     made = [bench.row(cut) for cut in CUTS]
-    rows, files = [row for row, _ in made], [file for _, file in made]
-    for row, file in made:
-        row["new tasks %"] = on_new_tasks(Base.load(file))
-    for instructions, batch in product(
-        dict.fromkeys((native.instruction_sets()[0], "avx2")), (1, 32)
-    ):
-        times = answer_ms(files, instructions, batch)
-        for row, ms in zip(rows, times, strict=True):
-            cell = f"{instructions}, {batch} rows"
-            row |= {f"ms, {cell}": ms, f"x faster, {cell}": times[0] / ms}
+    new = [on_new_tasks(base) for _, base in (made[0], made[3])]
+    rows = [row for row, _ in made]
+    for batch in (1, 64):
+        times = answer_ms({str(at): base.model for at, (_, base) in enumerate(made)}, batch)
+        for row, ms in zip(rows, times.values(), strict=True):
+            row |= {f"ms, {batch} rows": ms, f"x faster, {batch} rows": times["0"] / ms}
     publish(
         "pruning",
         f"python benchmarks/model/pruning.py FOLDER --steps {args.steps}",
         rows,
         f"Healed: {args.steps} steps, and as many for the base that lost nothing; CPU-s: of cutting and "
-        f"healing. Dev: exact match on up to {mixture.DEV_CAP} pairs of each of these tasks. New tasks: "
-        f"exact match on {NEW_HELD_OUT} pairs of each of the four demo tasks, which no base saw, after "
-        f"{NEW_PAIRS} pairs of it, mean. ms: CPU time of the native engine on one thread, encode {TOKENS} "
-        f"tokens, decode {TOKENS}, greedily. The group penalty takes {PENALTY_SHARE:.0%} of the steps, its "
-        "cut is healed in the rest.",
+        f"healing. Dev: exact match on up to {mixture.DEV_CAP} pairs of each of these tasks. ms: CPU time "
+        f"of one thread, fp32 PyTorch, encode {TOKENS} tokens, decode {TOKENS}, greedily. The group penalty "
+        f"takes {PENALTY_SHARE:.0%} of the steps, its cut is healed in the rest.\n\n"
+        f"As a base: exact match on {NEW_HELD_OUT} pairs of each of the four demo tasks, which no base saw, "
+        f"after {NEW_PAIRS} pairs of it, mean: {new[0]:.1f} % on the base that lost nothing, {new[1]:.1f} % "
+        "without the decoder's FFNs and half of the columns (importance).",
     )
 
 
