@@ -90,11 +90,12 @@ def test_one_pair_pulls_no_harder_than_the_clip(base: Base) -> None:
     learner.ingest("numbers", numbered(0, 8))
     learner.learn(turns=1)
     task, clip = opened(learner, "numbers"), SMALL.loss_clip
+    kept = torch.zeros(2, dtype=torch.bool)
     wanted = torch.tensor([[5, 6], [5, 6]])
     logits = torch.zeros(2, 2, 10)
     logits[0, :, 7] = 50.0  # 50 nats a token off
     logits.requires_grad_(True)
-    loss = task._loss(logits, wanted, torch.ones(2))
+    loss = task._loss(logits, wanted, torch.ones(2), kept)
     plain = F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none").sum(1)
     assert plain[0].item() == pytest.approx(100.0)
     assert loss.item() == pytest.approx((2 * clip + plain[1].item()) / 4, rel=1e-4)
