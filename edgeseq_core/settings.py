@@ -97,9 +97,7 @@ class LearningSettings(Section):
     encoder_layers: int = 1  # calibrated at first, counted from the top; all once a task needs it
     growth_look_pairs: Positive = 200  # scored between two looks whether a task needs it
     growth_below_exact: float = 0.9  # prequential answers right; with more a task stays as it is
-    growth_least_gain: float = (
-        0.0  # of the loss between two looks; less is a plateau; 0: never
-    )
+    growth_least_gain: float = 0.0  # of the loss between two looks; less is a plateau; 0: never
     growth_unknown_share: float = (
         0.5  # of sources with characters unknown to the base: no plateau needed
     )

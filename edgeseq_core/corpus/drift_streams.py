@@ -141,9 +141,7 @@ def new_language(_data: Path, size: Size) -> Stream:
     """Written dates in English, then in Finnish alone: what was learnt before stays true."""
     phases = []
     for name, locale in (("english", "en_US"), ("finnish", "fi")):
-        train, asked = split(
-            dates(size.seed, locales=(locale,)), size.pairs // 2, size.questions
-        )
+        train, asked = split(dates(size.seed, locales=(locale,)), size.pairs // 2, size.questions)
         phases.append(Phase(name, "two-language-dates", "exact", train, asked))
     return Stream("new-language", "abrupt", "nothing: no ISO date was in its pairs", phases)
 

@@ -79,7 +79,7 @@ class TaskLearner:
     def replay_ranks(self) -> list[float]:
         """Which reservoir pairs the next step replays, as numbers in [0, 1); decided by seed and step.
 
-        While the task learns anew they fill the batch; while it adapts to a drift, `replayed` are few of them.
+        While the task learns anew they fill the batch; while it adapts to a drift, `replayed` picks some.
         """
         rng = random.Random(f"{self.config.seed}:{self.task}:{self.progress.step + 1}")
         count = self._full_batch if self.progress.relearning else self.config.replay_per_step

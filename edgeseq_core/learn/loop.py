@@ -254,7 +254,9 @@ class LearnerLoop:
 
     def _rehearse(self) -> Turn | None:
         """A replay-only step for the task that has rehearsed least since its last fresh pairs."""
-        due = [n for n, t in self._open.items() if t.step > 0 and t.rehearsals < t.learner.rehearsals]
+        due = [
+            n for n, t in self._open.items() if t.step > 0 and t.rehearsals < t.learner.rehearsals
+        ]
         if not due:
             return None
         name = min(due, key=lambda n: self._open[n].rehearsals)

@@ -37,7 +37,9 @@ def begin(progress: Progress, ago: int) -> bool:
     """
     known = bool(progress.drifted) and 2 * ago > progress.since_drift
     begins = {topic: int(p.rpartition("|")[2]) for topic, p in progress.positions.items()}
-    places = [(topic, int(offset)) for topic, _, offset in (p.rpartition("|") for p in progress.latest)]
+    places = [
+        (topic, int(offset)) for topic, _, offset in (p.rpartition("|") for p in progress.latest)
+    ]
     begins |= {topic: offset + 1 for topic, offset in places[:-ago]}
     begins |= dict(reversed(places[-ago:]))
     progress.drifted, progress.since_drift = begins, min(ago, len(places))
