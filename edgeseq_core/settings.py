@@ -137,6 +137,10 @@ class LearningSettings(Section):
         0.1  # probability of the right answer, to be clearly better since a drift
     )
     drift_delta: float = 0.002  # ADWIN's confidence
+    drift_adapt_pairs: int = 300  # since a drift began: only pairs since then are replayed
+    drift_rehearsals: int = 6  # in place of rehearsals_per_step, meanwhile
+    drift_rate: float = 0.6  # of the learning rate, meanwhile
+    drift_held_out_share: float = 0.2  # of bulk pairs, until the gate has gate_min_pairs since then
 
 
 class PredictorSettings(Section):

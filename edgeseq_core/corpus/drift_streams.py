@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from edgeseq_core.corpus import codespell_releases, histnorm, packages
-from edgeseq_core.corpus.demo_dates import date_order_flip, numeric, random_date
+from edgeseq_core.corpus.demo_dates import date_order_flip, dates, numeric, random_date
 from edgeseq_core.corpus.examples import Example, shuffled
 from edgeseq_core.corpus.held_out import is_held_out
 from edgeseq_core.corpus.streams import Pair, Phase, Question, Size, Stream, sampled, split
@@ -137,11 +137,21 @@ def _dates_asked(day_first: bool, size: Size) -> list[Question]:
     return [Question(source, (target,)) for source, target in asked.items()]
 
 
+def new_language(_data: Path, size: Size) -> Stream:
+    """Written dates in English, then in Finnish alone: what was learnt before stays true."""
+    phases = []
+    for name, locale in (("english", "en_US"), ("finnish", "fi")):
+        train, asked = split(dates(size.seed, locales=(locale,)), size.pairs // 2, size.questions)
+        phases.append(Phase(name, "two-language-dates", "exact", train, asked))
+    return Stream("new-language", "abrupt", "nothing: no ISO date was in its pairs", phases)
+
+
 DRIFTS: Mapping[str, Callable[[Path, Size], Stream]] = {
     "typo-releases": typo_releases,
     "accents": accents,
     "portuguese-centuries": partial(centuries, "portuguese"),
     "spanish-centuries": partial(centuries, "spanish"),
     "date-order": date_order,
+    "new-language": new_language,
     "slovene-reform": slovene_reform,
 }

@@ -24,9 +24,10 @@ from torch import Tensor
 
 from edgeseq_core.engine import Score
 from edgeseq_core.errors import StateVersionError
+from edgeseq_core.learn import regime
 from edgeseq_core.learn.drift import DriftMonitor
 from edgeseq_core.learn.example import Example
-from edgeseq_core.learn.growth_policy import FIRST_LOOK_PAIRS, need_to_grow, start_over
+from edgeseq_core.learn.growth_policy import FIRST_LOOK_PAIRS, need_to_grow
 from edgeseq_core.learn.optimizer import CalibrationOptimizer
 from edgeseq_core.learn.progress import FADE, Progress
 from edgeseq_core.model.base import Base
@@ -42,6 +43,7 @@ from edgeseq_core.settings import LearningSettings
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
 
 CHECKPOINT_FORMAT = "edgeseq-checkpoint-1"
+OVERDRAW = 16  # reservoir pairs looked at for each that a task which adapts replays
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,28 @@ class TaskLearner:
     def replay_ranks(self) -> list[float]:
         """Which reservoir pairs the next step replays, as numbers in [0, 1); decided by seed and step.
 
-        While the task learns anew they fill the batch.
+        While the task learns anew they fill the batch; while it adapts to a drift, `replayed` picks some.
         """
         rng = random.Random(f"{self.config.seed}:{self.task}:{self.progress.step + 1}")
         count = self._full_batch if self.progress.relearning else self.config.replay_per_step
-        return [rng.random() for _ in range(count)]
+        return [rng.random() for _ in range(count * (OVERDRAW if self.adapts else 1))]
+
+    def replayed(self, drawn: Sequence[Example]) -> list[Example]:
+        """Those of the drawn reservoir pairs that a step takes: while the task adapts, none from before."""
+        if not self.adapts:
+            return list(drawn)
+        since = [example for example in drawn if not regime.is_before(self.progress, example)]
+        return since[: self.config.replay_per_step]
+
+    @property
+    def adapts(self) -> bool:
+        """Whether a drift is so recent that only pairs since then are replayed."""
+        return regime.adapts(self.progress, self.config)
+
+    @property
+    def rehearsals(self) -> int:
+        """Replay-only steps after each step with fresh pairs, while nothing waits."""
+        return self.config.drift_rehearsals if self.adapts else self.config.rehearsals_per_step
 
     @property
     def _full_batch(self) -> int:
@@ -134,11 +153,12 @@ class TaskLearner:
         logits = self.base.model.scores(target[:, :-1], memory, weights)
         with torch.no_grad():
             scores = teacher_forced(logits[: len(fresh)], target[: len(fresh), 1:]) if fresh else []
+        progress.schedule += 1
+        progress.warmed += 1
         drift = self._score(fresh, scores)
-        progress.schedule = 0 if drift else progress.schedule + 1
-        progress.warmed = 0 if drift else progress.warmed + 1
         on = torch.tensor([*learn, *[True] * len(replay)], dtype=torch.float32)
-        loss = self._loss(logits, target[:, 1:], on)
+        before = torch.tensor([regime.is_before(progress, example) for example in batch])
+        loss = self._loss(logits, target[:, 1:], on, before)
         skipped = self._train(loss) if on.any() else ""
         progress.parent, progress.step = progress.step, step
         progress.pairs += sum(learn)
@@ -157,15 +177,16 @@ class TaskLearner:
             progress.prequential_loss += weight * (a_token - progress.prequential_loss)
             progress.prequential_exact += weight * (score.exact - progress.prequential_exact)
             progress.unknown += weight * (self._strange(example) - progress.unknown)
-            if math.isfinite(a_token) and self.drift.update(a_token):
-                drift = True
-                start_over(progress)
-                progress.drifts += 1
-                progress.drifted[example.topic] = example.offset
+            regime.note(progress, example)
+            if math.isfinite(a_token) and (ago := self.drift.update(a_token)):
+                drift |= regime.begin(progress, ago)
         return drift
 
-    def _loss(self, logits: Tensor, wanted: Tensor, on: Tensor) -> Tensor:
-        """Label-smoothed loss a token over the rows that learn; one pair's pull is clipped."""
+    def _loss(self, logits: Tensor, wanted: Tensor, on: Tensor, before: Tensor) -> Tensor:
+        """Label-smoothed loss a token over the rows that learn; one pair's pull is clipped.
+
+        ``before [B]`` marks pairs from before the last drift: they count as far as they are still true.
+        """
         losses = F.cross_entropy(
             logits.flatten(0, 1),  # symbols last, as they lie in memory: half the time
             wanted.flatten(),
@@ -177,6 +198,7 @@ class TaskLearner:
         tokens = (wanted != PAD).sum(1)
         a_token = (losses / tokens).detach()
         pull = (self.config.loss_clip / a_token).clamp(max=1.0)
+        on = on * regime.trust(self.progress, a_token, before)
         return (losses * pull * on).sum() / (tokens * on).sum().clamp(min=1)
 
     def _train(self, loss: Tensor) -> str:
@@ -201,6 +223,8 @@ class TaskLearner:
     def rate(self) -> float:
         """The share of the learning rate that the step in hand takes."""
         c, at = self.config, self.progress.schedule
+        if self.adapts:
+            return c.drift_rate
         warm = min(1.0, self.progress.warmed / c.warmup_steps)
         return warm * max(
             c.floor_ratio, math.sqrt(c.decay_after_steps / max(at, c.decay_after_steps))

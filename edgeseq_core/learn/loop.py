@@ -18,6 +18,7 @@ from edgeseq_core.clock import Clock
 from edgeseq_core.engine import PairRow, Score
 from edgeseq_core.errors import FencedError, SnapshotError, StateVersionError
 from edgeseq_core.keys import partition_of
+from edgeseq_core.learn import regime
 from edgeseq_core.learn.example import Example, read_example
 from edgeseq_core.learn.learner import StepReport, TaskLearner
 from edgeseq_core.model.base import Base
@@ -209,8 +210,8 @@ class LearnerLoop:
             replay=learner.replay_ranks(),
         )
         fresh = [self._example(pair) for pair in drawn.fresh[: config.fresh_per_step]]
-        replay = [self._example(pair) for pair in drawn.replay]
-        held = self._elect(learner, fresh)
+        replay = learner.replayed([self._example(pair) for pair in drawn.replay])
+        held = self._elect(task, fresh)
         released, moves = self._hold_out(
             task, [e for e, out in zip(fresh, held, strict=True) if out]
         )
@@ -253,8 +254,9 @@ class LearnerLoop:
 
     def _rehearse(self) -> Turn | None:
         """A replay-only step for the task that has rehearsed least since its last fresh pairs."""
-        limit = self._config.rehearsals_per_step
-        due = [n for n, t in self._open.items() if t.step > 0 and t.rehearsals < limit]
+        due = [
+            n for n, t in self._open.items() if t.step > 0 and t.rehearsals < t.learner.rehearsals
+        ]
         if not due:
             return None
         name = min(due, key=lambda n: self._open[n].rehearsals)
@@ -268,11 +270,12 @@ class LearnerLoop:
         if not drawn.replay:
             learner.progress.relearning = 0  # nothing to learn anew: it begins as the bare base
             return self._late_offer(name, task) if anew and self._gates else None
+        if not (replay := learner.replayed([self._example(pair) for pair in drawn.replay])):
+            return None  # nothing since a drift is in the reservoir yet
         step = task.last_step + 1
-        replay = [self._example(pair) for pair in drawn.replay]
         report = learner.step(step, [], [], replay)
         self._commit(name, task, step, [], fresh=[], held=[], released=[])
-        last = anew or task.rehearsals >= self._config.rehearsals_per_step
+        last = anew or task.rehearsals >= learner.rehearsals
         offers = last and self._gates and not learner.progress.relearning
         gate = self._offer(name, task, replay if anew else []) if offers else None
         return Turn(name, 0, 0, report, learner, self._drifted(task), gate)
@@ -298,10 +301,17 @@ class LearnerLoop:
 
     # --- held-out pairs ----------------------------------------------------------------------------
 
-    def _elect(self, learner: TaskLearner, fresh: Sequence[Example]) -> list[bool]:
-        """Which fresh pairs are held out: by their key's draw, and never more than the share so far."""
-        share, out = self._config.held_out_share, learner.progress.held_out
-        seen, held = learner.progress.pairs + out, list[bool]()
+    def _elect(self, task: _Task, fresh: Sequence[Example]) -> list[bool]:
+        """Which fresh pairs are held out: by their key's draw, and never more than the share so far.
+
+        The share is larger after a drift, until the gate has enough pairs to see what was learnt since.
+        """
+        progress = task.learner.progress
+        share, out = self._config.held_out_share, progress.held_out
+        since = sum(not self._before_drift(task, example) for example in task.recent)
+        if task.learner.adapts and since < self._config.gate_min_pairs:
+            share = max(share, self._config.drift_held_out_share)
+        seen, held = progress.pairs + out, list[bool]()
         for example in fresh:
             seen += 1
             held.append(example.part == "bulk" and example.draw < share and out + 1 <= share * seen)
@@ -336,7 +346,7 @@ class LearnerLoop:
 
     @staticmethod
     def _before_drift(task: _Task, example: Example) -> bool:
-        return example.offset < task.learner.progress.drifted.get(example.topic, 0)
+        return regime.is_before(task.learner.progress, example)
 
     def _drifted(self, task: _Task) -> bool:
         """Whether pairs from before the last drift are still held out."""

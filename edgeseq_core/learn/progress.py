@@ -14,14 +14,17 @@ class Progress:
     step: int = 0
     parent: int = 0
     schedule: int = 0  # steps since the start or the last drift
-    warmed: int = 0  # steps since the start, the last drift or growth
+    warmed: int = 0  # steps since the start or growth
     pairs: int = 0  # learnt
     held_out: int = 0
     skipped: int = 0
     drifts: int = 0
     drifted: dict[str, int] = field(
         default_factory=dict
-    )  # topic -> offset of the pair that showed it
+    )  # topic -> offset at which the last one began
+    since_drift: int = 0  # scored since then
+    regime_loss: float = 0.0  # fading mean over pairs since then while training; 0: none yet
+    latest: list[str] = field(default_factory=list)  # "topic|offset" of the pairs scored last
     positions: dict[str, str] = field(default_factory=dict)  # topic -> "log|next offset"
     prequential_loss: float = 0.0  # fading mean, nats a token
     prequential_exact: float = 0.0

@@ -136,3 +136,14 @@ def test_old_words_come_in_the_order_of_the_text(tmp_path: Path) -> None:
     assert len(first.questions) == 3
     with pytest.raises(ConfigError, match="coastalcph/histnorm"):
         DRIFTS["spanish-centuries"](tmp_path, SIZE)
+
+
+def test_a_new_language_leaves_what_was_learnt_true() -> None:
+    stream = DRIFTS["new-language"](Path(), Size(pairs=80, questions=10))
+    english, finnish = stream.phases
+    assert [len(phase.train) for phase in stream.phases] == [40, 40]
+    assert stream.tasks == ["two-language-dates"]
+    assert any("kuuta" in source for source, _ in finnish.train)
+    assert not any("kuuta" in source for source, _ in english.train)
+    said = dict(english.train)
+    assert all(said.get(source, target) == target for source, target in finnish.train)
