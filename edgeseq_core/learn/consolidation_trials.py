@@ -103,16 +103,25 @@ def trials(
 
 
 def why_not(rows: Sequence[TaskScore]) -> list[str]:
-    """Why a new base may not be published, in sentences: a task falls, or the mean does not rise."""
+    """Why a new base may not be published: a task falls, the mean does not rise, or the mean loss does."""
     reasons = [
         f"task {row.task} falls from {row.before:.1f} to {row.after:.1f} % of {row.held_out} "
         "held-out pairs"
         for row in rows
         if row.falls
     ]
-    before, after = (sum(getattr(r, n) for r in rows) / len(rows) for n in ("before", "after"))
+    before, after, nats_before, nats_after = (
+        sum(getattr(row, name) for row in rows) / len(rows)
+        for name in ("before", "after", "nats_before", "nats_after")
+    )
     if after <= before:
         reasons.append(f"the mean of the tasks does not rise ({before:.2f} to {after:.2f} %)")
+    if (
+        nats_after > nats_before
+    ):  # a few held-out pairs come right by luck, their loss does not fall by it
+        reasons.append(
+            f"the mean loss of the tasks rises ({nats_before:.3f} to {nats_after:.3f} nats a token)"
+        )
     return reasons
 
 

@@ -284,8 +284,8 @@ def test_an_empty_store_is_told() -> None:
         kept(Learner(Base.load()))
 
 
-def row(task: str, before: float, after: float) -> TaskScore:
-    return TaskScore(task, 100, 200, before, after, 1.0, 1.0)
+def row(task: str, before: float, after: float, nats: float = 1.0) -> TaskScore:
+    return TaskScore(task, 100, 200, before, after, 1.0, nats)
 
 
 def test_the_rule() -> None:
@@ -294,3 +294,5 @@ def test_the_rule() -> None:
     assert fallen == "task a falls from 50.0 to 49.0 % of 200 held-out pairs"
     (flat,) = why_not([row("a", 50.0, 49.5), row("b", 50.0, 50.5)])
     assert flat == "the mean of the tasks does not rise (50.00 to 50.00 %)"
+    (lucky,) = why_not([row("a", 50.0, 51.0, 1.3), row("b", 50.0, 50.0, 0.9)])
+    assert lucky == "the mean loss of the tasks rises (1.000 to 1.100 nats a token)"
