@@ -61,8 +61,8 @@ def consolidate(
     """Train the base (base.path, else the shipped one) on what all tasks keep for replay, and change to it.
 
     Only if no task falls by more than 0.5 points on the pairs that it holds out, the mean rises and the mean
-    loss does not; else nothing is changed.  Consumer and learner must be stopped; start them with the new base
-    afterwards.  The way back is `edgeseq base change`.
+    loss does not; else nothing is changed.  Consumer and learner must be stopped; start them with the new
+    base afterwards.  The way back is `edgeseq base change`.
     """
     from edgeseq_core.errors import ConfigError, SnapshotError
     from edgeseq_core.settings import load_settings
