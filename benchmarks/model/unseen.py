@@ -417,7 +417,7 @@ def notes(rows: Sequence[Row], cpu_s: float) -> str:
     if ratios:
         lines.append(
             f"Area of calibration / full fine-tuning, seeds together: {said}; mean "
-            f"{sum(ratios.values()) / len(ratios):.2f}, worst {min(ratios.values()):.2f} (wanted: 1.0 "
+            f"{sum(ratios.values()) / len(ratios):.3f}, worst {min(ratios.values()):.2f} (wanted: 1.0 "
             "and 0.9)."
         )
     for name in FIRST_RATE:

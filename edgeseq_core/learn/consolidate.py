@@ -46,7 +46,7 @@ def consolidate(
     learning: LearningSettings,
     clock: Callable[[], float] = time.process_time,
 ) -> Outcome:
-    """Train on the tasks' replay, and write the base to ``out`` if no task falls and the mean rises.
+    """Train on the tasks' replay, and write the base to ``out`` if a trial may be published.
 
     ``clock`` counts CPU-seconds.  Raises ConfigError when there is a file.
     """

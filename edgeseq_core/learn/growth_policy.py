@@ -3,7 +3,8 @@
 Decided by the task's progress alone, which travels in the checkpoint, so that a restart and a rebuild
 grow at the same step.  A plateau is no reason by default: on known scripts it brought nothing
 (benchmarks/results/growth.md), for more memory and fewer steps.  Depth grows, rank does not: with all
-layers of the shipped base, rank 8 takes 248 of a snapshot's 256 KiB, and rank 16 would take 402.
+layers of the shipped base, rank 8 takes 222 of a snapshot's 256 KiB before it has own rows, and rank 16
+would take 375.
 """
 
 from __future__ import annotations

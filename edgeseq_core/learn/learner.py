@@ -223,9 +223,9 @@ class TaskLearner:
     def rate(self) -> float:
         """The share of the learning rate that the step in hand takes."""
         c, at = self.config, self.progress.schedule
-        if self.adapts:
-            return c.drift_rate
         warm = min(1.0, self.progress.warmed / c.warmup_steps)
+        if self.adapts:
+            return warm * c.drift_rate
         return warm * max(
             c.floor_ratio, math.sqrt(c.decay_after_steps / max(at, c.decay_after_steps))
         )
