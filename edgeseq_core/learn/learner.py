@@ -33,7 +33,7 @@ from edgeseq_core.learn.progress import FADE, Progress
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights, Owned
-from edgeseq_core.model.growth import grow
+from edgeseq_core.model.growth import LEAST_ROWS, grow, roomy
 from edgeseq_core.model.nearest import FEATURES
 from edgeseq_core.model.payload import PLACE
 from edgeseq_core.model.source_encoder import SourceEncoder
@@ -75,7 +75,9 @@ class TaskLearner:
         self.drift = DriftMonitor(delta=config.drift_delta)
 
     def _shape(self) -> CalibrationConfig:
-        return CalibrationConfig(rank=self.config.rank, encoder_layers=self.config.encoder_layers)
+        c = self.config
+        shape = CalibrationConfig(rank=c.rank, encoder_layers=c.encoder_layers)
+        return roomy(self.base, shape, c.growth_max_bytes)
 
     def replay_ranks(self) -> list[float]:
         """Which reservoir pairs the next step replays, as numbers in [0, 1); decided by seed and step.
@@ -248,12 +250,13 @@ class TaskLearner:
         return why if why and self._deepen() else ""
 
     def _deepen(self) -> bool:
-        """Calibrate as many layers as a snapshot has room for; returns whether those are more."""
-        have = self.calibration.config
+        """Calibrate as many layers as leave a snapshot room for own rows; returns whether those are more."""
+        have, rows = self.calibration.config, self.calibration.owned_rows
         for layers in range(self.base.config.encoder_layers, have.encoder_layers, -1):
-            shape = replace(have, encoder_layers=layers)
-            payload = grow(self.averaged(), shape, seed=0).to_payload(self.base.digest)
-            if len(payload) <= self.config.growth_max_bytes:
+            shape = roomy(
+                self.base, replace(have, encoder_layers=layers), self.config.growth_max_bytes
+            )
+            if max(rows, LEAST_ROWS) < shape.most_rows:
                 self.grow(shape)
                 return True
         return False

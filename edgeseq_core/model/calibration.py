@@ -47,6 +47,7 @@ from edgeseq_core.model.payload import (
     PLACE,
     alphabet,
     extra_tokens,
+    free_rows,
     own_rows,
     read_payload,
 )
@@ -67,6 +68,7 @@ class CalibrationConfig:
     rank: int = 8
     encoder_layers: int = 1  # counted from the top; the decoder is always calibrated
     extra_tokens: int = 0  # task tokens beyond the base's
+    most_rows: int = 2 * MAX_ROWS  # own rows, of targets and sources together
 
 
 def calibrated_sites(model: ModelConfig, config: CalibrationConfig) -> list[Site]:
@@ -168,13 +170,18 @@ class Calibration:
         return self.numbers / self.base.config.parameters
 
     def admit(self, targets: Iterable[str]) -> int:
-        """Give every symbol of the targets a row of its own, without changing an output; returns how many."""
+        """Give every symbol of the targets a row of its own while one is free, without changing an output.
+
+        Returns how many.
+        """
         added = 0
         for target in dict.fromkeys(targets):
+            if not self._free_rows:
+                break
             for character in dict.fromkeys(target):
                 self.table.add(character)
             for token in self.table.encode(target):
-                if token not in self._row_of and len(self.rows) < MAX_ROWS:
+                if token not in self._row_of and self._free_rows:
                     self._row_of[token] = len(self.rows)
                     self.rows.append(token)
                     added += 1
@@ -186,13 +193,14 @@ class Calibration:
         return added
 
     def admit_sources(self, sources: Iterable[str]) -> int:
-        """Give every character of the sources a row of its own, if the bottom of the encoder is calibrated.
+        """Give characters of the sources rows of their own, if the bottom of the encoder is calibrated.
 
         No output changes.  Returns how many there are more.
         """
         if self.config.encoder_layers < self.base.config.encoder_layers:
             return 0
-        if added := self.inputs.admit(sources):
+        room = max(0, self.config.most_rows - self.owned_rows)
+        if added := self.inputs.admit(sources, room):
             new = torch.zeros(added, self.base.config.d_model)
             have = self.tensors.get(SOURCE_ROWS, new[:0])
             self.tensors[SOURCE_ROWS] = torch.cat([have.detach(), new])
@@ -204,9 +212,18 @@ class Calibration:
         return torch.cat([none, self.tensors.get(SOURCE_ROWS, none[:0])])
 
     @property
+    def owned_rows(self) -> int:
+        """Own rows, of targets and sources together."""
+        return len(self.rows) + len(self.inputs.rows)
+
+    @property
+    def _free_rows(self) -> int:
+        return free_rows(self.rows, self.inputs.rows, self.config.most_rows)
+
+    @property
     def alphabet(self) -> list[int]:
         """What is written with characters that targets have had, EOS included; all once no row is free."""
-        return alphabet(self.table, self.rows)
+        return alphabet(self.table, self.rows, self._free_rows)
 
     def virtual_rows(self) -> Tensor:
         """Embeddings ``[own symbols, D]`` that new symbols start from: the mean of their byte rows."""

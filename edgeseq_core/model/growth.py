@@ -10,10 +10,27 @@ and copies do not raise a row's largest number.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
+
 import torch
 
 from edgeseq_core.errors import ConfigError
+from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig
+
+LEAST_ROWS = 128  # own rows that a task may always have
+ROW_TEXT_BYTES = (
+    28  # of a row in a snapshot beside its numbers, at most: scale, bias, id, character
+)
+
+
+@lru_cache(maxsize=32)
+def roomy(base: Base, shape: CalibrationConfig, max_bytes: int) -> CalibrationConfig:
+    """The shape with as many own rows as a snapshot of ``max_bytes`` has room for, but `LEAST_ROWS`."""
+    bare = Calibration(base.model, base.vocabulary, shape).to_payload(base.digest)
+    room = (max_bytes - len(bare)) // (base.config.d_model + ROW_TEXT_BYTES)
+    return replace(shape, most_rows=max(LEAST_ROWS, room))
 
 
 def grow(calibration: Calibration, shape: CalibrationConfig, *, seed: int) -> Calibration:

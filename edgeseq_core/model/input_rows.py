@@ -31,13 +31,16 @@ class InputRows:
         """As a snapshot names them; older ones have none."""
         return cls(vocabulary, header.get("source_symbols", ()), header.get("source_rows", ()))
 
-    def admit(self, sources: Iterable[str]) -> int:
-        """Give every character of the sources a row; returns how many there are more."""
+    def admit(self, sources: Iterable[str], room: int = MAX_ROWS) -> int:
+        """Give every character of the sources a row, while there is room; returns how many there are more."""
         before = len(self.rows)
+        most = min(MAX_ROWS, before + room)
         for character in dict.fromkeys("".join(sources)):
+            if len(self.rows) >= most:
+                break
             self.table.add(character)
             for symbol in self.table.of_source(character):
-                if symbol not in self._row_of and len(self.rows) < MAX_ROWS:
+                if symbol not in self._row_of and len(self.rows) < most:
                     self._row_of[symbol] = len(self.rows)
                     self.rows.append(symbol)
         return len(self.rows) - before

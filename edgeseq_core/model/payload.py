@@ -15,7 +15,7 @@ from edgeseq_core.text.vocabulary import SymbolTable
 
 FORMAT = "edgeseq-calibration-1"
 MAX_PAYLOAD_BYTES = 8 << 20
-MAX_ROWS = 512
+MAX_ROWS = 512  # of targets, and as many of sources
 MOST_EXTRA_TOKENS = 1_024
 PLACE = "place"
 
@@ -77,9 +77,14 @@ def extra_tokens(header: Mapping[str, Any]) -> int:
     return extra
 
 
-def alphabet(table: SymbolTable, rows: Sequence[int]) -> list[int]:
-    """What is written with characters that targets have had, EOS included; all once no row is free."""
-    if len(rows) >= MAX_ROWS:
+def free_rows(rows: Sequence[int], source_rows: Sequence[int], most_rows: int) -> int:
+    """How many more symbols of targets may get a row; ``most_rows``: of targets and sources together."""
+    return max(0, min(MAX_ROWS - len(rows), most_rows - len(rows) - len(source_rows)))
+
+
+def alphabet(table: SymbolTable, rows: Sequence[int], free: int) -> list[int]:
+    """What is written with characters that targets have had, EOS included; all once no row is ``free``."""
+    if not free:
         return list(range(len(table)))
     known = table.vocabulary.written_with(rows)
     return sorted(known | set(range(len(table.vocabulary), len(table))))

@@ -37,6 +37,7 @@ from edgeseq_core.model.payload import (
     alphabet,
     check_size,
     extra_tokens,
+    free_rows,
     no_calibration,
     own_rows,
     read_header,
@@ -199,7 +200,7 @@ class NativeEngine:
             place = self._place(header, stored.take(PLACE))
             table = SymbolTable(self._header.vocabulary, header["symbols"], max_symbols=MAX_ROWS)
             inputs = InputRows.of_header(self._header.vocabulary, header)
-            shape = self._calibration_shape(header, table) | {"source_rows": len(inputs.rows)}
+            shape = self._calibration_shape(header, table, inputs)
             calibration = self._engine.calibration(shape, stored)
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise SnapshotError(f"the snapshot's tensors do not fit the base: {error}") from None
@@ -213,8 +214,11 @@ class NativeEngine:
             raise ValueError(PLACE)
         return _Place(int(header["sources"]), moments)
 
-    def _calibration_shape(self, header: dict[str, Any], table: SymbolTable) -> dict[str, Any]:
+    def _calibration_shape(
+        self, header: dict[str, Any], table: SymbolTable, inputs: InputRows
+    ) -> dict[str, Any]:
         config, rows = header["config"], own_rows(table, header["rows"])
+        free = free_rows(rows, inputs.rows, config.get("most_rows", 2 * MAX_ROWS))
         scores = split(self._header.config.task_tokens, extra_tokens(header)).scores
         return {
             "rank": config["rank"],
@@ -223,7 +227,8 @@ class NativeEngine:
             "task_scores": scores,
             "rows": rows,
             "symbols": [[FIRST_BYTE + byte for byte in s.encode()] for s in table.symbols],
-            "alphabet": alphabet(table, rows),
+            "alphabet": alphabet(table, rows, free),
+            "source_rows": len(inputs.rows),
         }
 
 

@@ -14,8 +14,8 @@ from edgeseq_core.learn.loop import Turn
 from edgeseq_core.learn.progress import Progress
 from edgeseq_core.learn.rebuild import rebuild
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.calibration import Calibration
-from edgeseq_core.model.growth import grow
+from edgeseq_core.model.calibration import Calibration, CalibrationConfig
+from edgeseq_core.model.growth import LEAST_ROWS, ROW_TEXT_BYTES, grow
 from edgeseq_core.model.source_encoder import CachingEncoder
 from edgeseq_core.settings import LearningSettings
 from tests.learn.rig import SMALL, Learner, numbered
@@ -175,15 +175,30 @@ def test_growth_stops_short_of_the_largest_snapshot(base: Base) -> None:
         learner.ingest(TASK, numbered(0, 40))
         return learner.learn()[-1].learner
 
-    def size(layers: int) -> int:  # without the rows of sources, which come after growth
+    def size(layers: int) -> int:  # with a few rows, which the room left for rows outweighs
         shape = replace(none.calibration.config, encoder_layers=layers)
         return len(grow(none.averaged(), shape, seed=0).to_payload(base.digest))
 
     none = grown(0)
     assert none.calibration.config.encoder_layers == 1
     assert grown(1 << 20).calibration.config.encoder_layers == 3
-    less = grown((size(2) + size(3)) // 2)
+    rows = 1 + (LEAST_ROWS * (base.config.d_model + ROW_TEXT_BYTES))
+    less = grown(rows + (size(2) + size(3)) // 2)
     assert less.calibration.config.encoder_layers == 2
+
+
+def test_rows_of_its_own_stop_short_of_the_largest_snapshot(base: Base) -> None:
+    """More characters than there is room for: the most frequent are met first, the others are spelt."""
+    whole = CalibrationConfig(rank=NEEDY.rank, encoder_layers=3)
+    bare = Calibration(base.model, base.vocabulary, whole).to_payload(base.digest)
+    limit = len(bare) + 200 * (base.config.d_model + ROW_TEXT_BYTES)
+    learner = Learner(base, NEEDY.model_copy(update={"growth_max_bytes": limit}))
+    learner.ingest(TASK, [(chr(0x4E00 + n) * 2, chr(0xAC00 + n)) for n in range(300)])
+    task = learner.learn()[-1].learner
+    most = task.calibration.config.most_rows
+    assert task.calibration.config.encoder_layers == 3
+    assert task.calibration.owned_rows == most == 200
+    assert 0.9 * limit < len(task.payload()) <= limit
 
 
 @pytest.mark.parametrize(("below_exact", "layers"), [(0.2, 1), (1.1, 3)])

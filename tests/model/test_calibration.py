@@ -1,5 +1,6 @@
 """A calibration starts as the identity, folds exactly, and touches no other task."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,22 @@ def test_the_alphabet_is_what_targets_have_had(base: Base) -> None:
     many = "".join(map(chr, range(0x4E00, 0x4E00 + MAX_ROWS)))
     calibration.admit([many])  # more symbols than there are rows: none is forbidden
     assert len(calibration.alphabet) == len(calibration.table)
+
+
+def test_without_a_free_row_characters_are_spelt_as_the_base_does_and_none_is_forbidden(
+    base: Base,
+) -> None:
+    shape = replace(SHAPE, encoder_layers=base.config.encoder_layers, most_rows=5)
+    calibration = Calibration(base.model, base.vocabulary, shape)
+    assert calibration.admit(["ab"]) == 2  # after EOS
+    assert calibration.admit_sources(["漢字仮"]) == 2
+    assert calibration.admit(["字"]) == 0
+    assert calibration.table.encode("字") == base.vocabulary.encode("字")
+    assert len(calibration.alphabet) == len(calibration.table) == len(base.vocabulary)
+    payload = calibration.to_payload(base.digest)
+    again = Calibration.from_payload(payload, base.model, base.vocabulary, base.digest)
+    assert again.config == shape
+    assert again.alphabet == calibration.alphabet
 
 
 def test_merged_and_gathered_agree_in_a_mixed_batch(base: Base) -> None:

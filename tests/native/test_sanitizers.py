@@ -80,7 +80,7 @@ def write_inputs(folder: Path) -> list[str]:
         file.write_bytes(payload(base, seed, "abc", rank=2 + seed))
         rows = [2, *base.vocabulary.encode("abc")]  # EOS first
         tokens = base.config.task_tokens
-        allowed = alphabet(SymbolTable(base.vocabulary, [], max_symbols=1), rows)
+        allowed = alphabet(SymbolTable(base.vocabulary, [], max_symbols=1), rows, 1)
         sizes = [2 + seed, 1, tokens]
         write_numbers(folder / f"{file.name}.numbers", sizes, [0] * tokens, rows, allowed)
         arguments.append(str(file))
