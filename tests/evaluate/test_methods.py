@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from edgeseq_core.errors import ConfigError
 from edgeseq_core.evaluate.methods.agem import projected
+from edgeseq_core.evaluate.methods.chosen_replay import InterferedReplay, LossReplay
 from edgeseq_core.evaluate.methods.dark_replay import DarkExperienceReplay
 from edgeseq_core.evaluate.methods.ewc import OnlineEwc
 from edgeseq_core.evaluate.methods.floor import Floor
@@ -60,6 +62,45 @@ def test_a_buffer_keeps_its_budget(base: Base, make: type[Method]) -> None:
     for at in range(0, 32, 8):
         method.learn("a", TWO_TASKS.phases[0].train[at : at + 8])
     assert 100 < method.stored().buffer <= 200
+
+
+@pytest.mark.parametrize("make", [LossReplay, InterferedReplay])
+def test_chosen_replay_takes_of_its_candidates_those_it_says(
+    base: Base, make: type[LossReplay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (phase.train for phase in TWO_TASKS.phases)
+    method = make(terms(base, TWO_TASKS))
+    for at in range(0, 32, 8):
+        method.learn("a", first[at : at + 8])
+    new = rows_of("b", second[:8])
+    offered = method._candidates()
+    monkeypatch.setattr(method, "_candidates", lambda: offered)
+    wanted = method.model.losses(offered)
+    if isinstance(method, InterferedReplay):
+        other = copy.deepcopy(method.model)
+        other.train("b", new)
+        wanted = other.losses(offered) - wanted
+        chosen = method._interfered("b", new)
+    else:
+        chosen = method._hardest()
+    assert 0 < method.revisited < len(offered)
+    worst = wanted.topk(method.revisited).indices.tolist()
+    assert chosen == [offered[at] for at in worst]
+
+
+def test_a_virtual_step_leaves_nothing_behind(base: Base) -> None:
+    rows = rows_of("a", TWO_TASKS.phases[0].train[:8])
+    with_it, without = (ExperienceReplay(terms(base, TWO_TASKS)).model for _ in range(2))
+    for model in (with_it, without):
+        model.train("a", rows)
+        gradient = model.gradient(model.loss(rows))
+        if model is with_it:
+            before = model.losses(rows)
+            with model.virtual_step("a", gradient):
+                assert not torch.equal(model.losses(rows), before)
+        model.step("a", gradient)
+    for one, other in zip(with_it.parameters, without.parameters, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_dark_replay_pulls_logits_to_where_they_were(base: Base) -> None:

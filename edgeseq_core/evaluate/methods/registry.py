@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from edgeseq_core.evaluate.methods.agem import AveragedGem
+from edgeseq_core.evaluate.methods.chosen_replay import InterferedReplay, LossReplay
 from edgeseq_core.evaluate.methods.collected import GDumb, JointTraining
 from edgeseq_core.evaluate.methods.dark_replay import DarkExperienceReplay
 from edgeseq_core.evaluate.methods.ewc import OnlineEwc
@@ -19,6 +20,8 @@ METHODS: Mapping[str, Callable[[Terms], Method]] = {
     "edgeseq": EdgeSeq,
     "fine-tuning": FineTuning,
     "er": ExperienceReplay,
+    "er-loss": LossReplay,
+    "er-mir": InterferedReplay,
     "der++": DarkExperienceReplay,
     "gdumb": GDumb,
     "a-gem": AveragedGem,

@@ -20,13 +20,14 @@ class ExperienceReplay(Baseline):
         super().__init__(terms)
         budget = terms.task_bytes * len(terms.tasks)
         self._memory = Reservoir[Row](budget, row_bytes, terms.learning.seed)
+        self.revisited = terms.learning.replay_per_step  # pairs a step
 
     def learn(self, task: str, pairs: Sequence[Pair]) -> None:
-        new, revisited = rows_of(task, pairs), self.terms.learning.replay_per_step
-        self.model.train(task, [*new, *self._memory.draw(revisited)])
+        new = rows_of(task, pairs)
+        self.model.train(task, [*new, *self._memory.draw(self.revisited)])
         self._memory.add(new)
         for _ in range(self.terms.steps - 1):
-            self.model.train(task, self._memory.draw(revisited))
+            self.model.train(task, self._memory.draw(self.revisited))
 
     def buffer_bytes(self) -> int:
         return self._memory.bytes

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -74,6 +75,15 @@ class WholeModel:
         """The loss of pairs."""
         return self.cross_entropy(*self.logits(rows))
 
+    @torch.no_grad()
+    def losses(self, rows: Sequence[Row]) -> Tensor:
+        """The plain loss a token of each pair ``[B]``."""
+        logits, wanted = self.logits(rows)
+        losses = F.cross_entropy(
+            logits.flatten(0, 1), wanted.flatten(), ignore_index=PAD, reduction="none"
+        )
+        return losses.view_as(wanted).sum(1) / (wanted != PAD).sum(1)
+
     def gradient(self, loss: Tensor) -> list[Tensor]:
         """Of every parameter."""
         found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
@@ -84,26 +94,46 @@ class WholeModel:
 
     def step(self, task: str, gradient: Sequence[Tensor]) -> None:
         """One optimizer step along ``gradient``, while pairs of ``task`` come."""
-        if task != self._task:
-            self._task, self._schedule = task, 0
+        self._enter(task)
         self._schedule += 1
-        for parameter, own in zip(self.parameters, gradient, strict=True):
-            parameter.grad = own
-        nn.utils.clip_grad_norm_(self.parameters, self._learning.norm_cap)
-        for group in self._optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * self._rate()
-        self._optimizer.step()
+        self._move(gradient, self._rate(self._schedule))
         past = min(self._learning.averaging, self._schedule / (self._schedule + 5))
         with torch.no_grad():
             for mean, own in zip(self._served.parameters(), self.parameters, strict=True):
                 mean.lerp_(own, 1 - past)
 
+    @contextmanager
+    def virtual_step(self, task: str, gradient: Sequence[Tensor]) -> Iterator[None]:
+        """Inside, the parameters are as the next step along ``gradient`` would make them."""
+        self._enter(task)
+        before = [parameter.detach().clone() for parameter in self.parameters]
+        state = copy.deepcopy(self._optimizer.state_dict())
+        self._move(gradient, self._rate(self._schedule + 1))
+        yield
+        self._optimizer.load_state_dict(state)
+        with torch.no_grad():
+            for parameter, old in zip(self.parameters, before, strict=True):
+                parameter.copy_(old)
+
+    def _enter(self, task: str) -> None:
+        """The step size schedule begins anew with each task."""
+        if task != self._task:
+            self._task, self._schedule = task, 0
+
+    def _move(self, gradient: Sequence[Tensor], rate: float) -> None:
+        for parameter, own in zip(self.parameters, gradient, strict=True):
+            parameter.grad = own.clone()  # the cap scales it in place
+        nn.utils.clip_grad_norm_(self.parameters, self._learning.norm_cap)
+        for group in self._optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * rate
+        self._optimizer.step()
+
     def train(self, task: str, rows: Sequence[Row]) -> None:
         """One step on pairs by the plain loss."""
         self.step(task, self.gradient(self.loss(rows)))
 
-    def _rate(self) -> float:
-        s, at = self._learning, self._schedule
+    def _rate(self, at: int) -> float:
+        s = self._learning
         late = math.sqrt(s.decay_after_steps / max(at, s.decay_after_steps))
         return min(1.0, at / s.warmup_steps) * max(s.floor_ratio, late)
 
