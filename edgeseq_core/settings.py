@@ -101,7 +101,7 @@ class LearningSettings(Section):
     growth_unknown_share: float = (
         0.5  # of sources with characters unknown to the base: no plateau needed
     )
-    growth_max_bytes: int = 256 << 10  # of a snapshot; growth and own rows stop short of it
+    growth_max_bytes: int = 256 << 10  # of a snapshot; growth stops short of it
 
     fresh_per_step: int = 32  # pairs
     replay_per_step: int = 32
@@ -112,16 +112,16 @@ class LearningSettings(Section):
     relearn_passes: int = 8  # over the reservoir, where a task begins anew
     relearn_least_steps: int = 60
 
-    learning_rate: float = 2.4e-2
-    warmup_steps: int = 10
-    decay_after_steps: int = 50  # then ~ 1/sqrt(steps), down to the floor
-    floor_ratio: float = 0.1
+    learning_rate: float = 1.2e-2
+    warmup_steps: int = 20
+    decay_after_steps: int = 100  # then ~ 1/sqrt(steps), down to the floor
+    floor_ratio: float = 0.2
     weight_decay: float = 0.01
     label_smoothing: float = 0.05
     loss_clip: float = 6.0  # nats a token; a pair above it pulls no harder than one at it
     norm_cap: float = 1.0  # of the gradient
     averaging: float = (
-        0.9  # weight of the past in the averaged calibration that is offered; 0: none
+        0.8  # weight of the past in the averaged calibration that is offered; 0: none
     )
 
     held_out_share: float = 0.05  # of all pairs at most; corrections never
@@ -139,7 +139,7 @@ class LearningSettings(Section):
     drift_delta: float = 0.002  # ADWIN's confidence
     drift_adapt_pairs: int = 300  # since a drift began: only pairs since then are replayed
     drift_rehearsals: int = 6  # in place of rehearsals_per_step, meanwhile
-    drift_rate: float = 0.3  # of the learning rate, meanwhile
+    drift_rate: float = 0.6  # of the learning rate, meanwhile
     drift_held_out_share: float = 0.2  # of bulk pairs, until the gate has gate_min_pairs since then
 
 

@@ -115,8 +115,6 @@ HASTY = SMALL.model_copy(  # learns so fast that a few wrong pairs spoil a candi
         "replay_per_step": 4,
         "learning_rate": 4e-2,
         "warmup_steps": 1,
-        "decay_after_steps": 100,
-        "drift_rate": 0.6,
         "averaging": 0.0,
     }
 )
