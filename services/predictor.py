@@ -22,6 +22,7 @@ from edgeseq_core.serving.pair_status import PairStatusReader
 from edgeseq_core.serving.predictor import Predictor
 from edgeseq_core.serving.recall import Recall
 from edgeseq_core.serving.replies import MemoryReplyCache, RedisReplyCache, SteadyReplyCache
+from edgeseq_core.serving.residents import Residents
 from edgeseq_core.serving.watch import SnapshotWatch
 from edgeseq_core.settings import Settings
 from edgeseq_core.snapshots.redis_registry import RedisRegistry
@@ -77,15 +78,22 @@ def _parts(settings: Settings, engine: Engine, meter: Meter) -> Parts:
         clock,
         meter=meter,
     )
+    residents = Residents(engine, budget_bytes=own.tasks_budget_bytes, clock=clock, meter=meter)
     watch = SnapshotWatch(
-        engine, registry, store, partitions=range(partitions), clock=clock, meter=meter
+        engine,
+        residents,
+        registry,
+        store,
+        partitions=range(partitions),
+        clock=clock,
+        meter=meter,
     )
     recall = Recall(
         RedisStore(brief, prefix=redis.key_prefix, partitions=partitions),
         is_allowed=watch.has_memory,
         clock=clock,
     )
-    admission = Admission(own.queue_limit, clock)
+    admission = Admission(own.queue_limit, clock, residents)
     return Parts(
         predictor=Predictor(
             engine,
@@ -95,6 +103,7 @@ def _parts(settings: Settings, engine: Engine, meter: Meter) -> Parts:
             abstain_below=watch.abstain_below,
             is_cancelled=admission.is_cancelled,
             cannot_load=watch.cannot_load,
+            residents=residents,
             settings=own,
             meter=meter,
         ),
@@ -135,6 +144,17 @@ class PrometheusMeter(Meter):
 
     def swap_failed(self, task: str) -> None:
         self._to.swap_failures.labels(self._to.task(task)).inc()
+
+    def residents(self, held: int, cold: int, held_bytes: int) -> None:
+        self._to.tasks.labels("resident").set(held)
+        self._to.tasks.labels("cold").set(cold)
+        self._to.resident_bytes.set(held_bytes)
+
+    def cold_load(self, seconds: float) -> None:
+        self._to.cold_load_seconds.observe(seconds)
+
+    def cold_loads_failed(self, tasks: int) -> None:
+        self._to.cold_load_failures.inc(tasks)
 
     def snapshot_age(self, task: str, seconds: float) -> None:
         self._to.snapshot_age_seconds.labels(self._to.task(task)).set(seconds)
