@@ -36,12 +36,12 @@ class World:
         self.watch = self.new_watch()
 
     def new_watch(self) -> SnapshotWatch:
-        self.residents = Residents(
-            self.engine, budget_bytes=1 << 20, clock=self.clock, meter=self.meter
-        )
+        return self.watch_of(Residents(self.engine, budget_bytes=1 << 20, clock=self.clock))
+
+    def watch_of(self, residents: Residents) -> SnapshotWatch:
         return SnapshotWatch(
             self.engine,
-            self.residents,
+            residents,
             self.registry,
             self.store,
             partitions=range(2),
