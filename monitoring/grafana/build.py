@@ -179,7 +179,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Memory of tasks",
-            "Bytes of the tasks that each predictor holds; the setting predictor.tasks_budget_bytes bounds them.",
+            "Bytes of the tasks that each predictor holds, bounded by predictor.tasks_budget_bytes.",
             "bytes",
             (("edgeseq_predictor_resident_bytes", "{{instance}}"),),
             ZERO,
