@@ -84,7 +84,7 @@ class Limits:
 class Engine(Protocol):
     """Holds one base and one snapshot a task; a swap replaces one reference.
 
-    A task that is seldom asked may be shelved: then `infer` alone knows it, at about 1 KiB.
+    A task that is seldom asked may be unloaded: then `infer` alone knows it, at about 1 KiB.
     """
 
     @property
@@ -104,11 +104,11 @@ class Engine(Protocol):
     def drop(self, task: str) -> None:
         """Stop serving a task, and forget its place."""
 
-    def shelve(self, task: str) -> None:
+    def unload(self, task: str) -> None:
         """Let go of a task's snapshot, but not of its place for `infer`."""
 
     def know(self, task: str, payload: bytes) -> None:
-        """Keep of these int8 bytes the task's place alone, as if shelved; raises SnapshotError."""
+        """Keep of these int8 bytes the task's place alone, as if unloaded; raises SnapshotError."""
 
     def snapshot_id(self, task: str) -> str | None:
         """The snapshot that is held of a task."""
@@ -117,7 +117,7 @@ class Engine(Protocol):
         """Memory that a task's snapshot takes; 0 where none is held."""
 
     def infer(self, sources: Sequence[str]) -> list[Inferred]:
-        """The task that each source belongs to, of those served or shelved, or why none is clearly it."""
+        """The task that each source belongs to, of those served or unloaded, or why none is clearly it."""
 
     def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:
         """Answers for rows of any tasks and widths in one batch, greedy ones where one is asked for.

@@ -42,7 +42,7 @@ class TorchEngine:
         self._base = base
         self._encoder = encoder or BatchEncoder(base)
         self._bank: dict[str, _Served] = {}
-        self._places: dict[str, Place] = {}  # of the bank's tasks, and of shelved ones
+        self._places: dict[str, Place] = {}  # of the bank's tasks, and of unloaded ones
 
     @property
     def base_digest(self) -> str:
@@ -68,7 +68,7 @@ class TorchEngine:
         self._bank.pop(task, None)
         self._places.pop(task, None)
 
-    def shelve(self, task: str) -> None:
+    def unload(self, task: str) -> None:
         self._bank.pop(task, None)
 
     def know(self, task: str, payload: bytes) -> None:

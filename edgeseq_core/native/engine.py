@@ -116,7 +116,7 @@ class NativeEngine:
         self._engine = native.Engine(model, instructions or found[0])
         self._threads = threads
         self._bank: dict[str, _Served] = {}
-        self._places: dict[str, _Place] = {}  # of the bank's tasks, and of shelved ones
+        self._places: dict[str, _Place] = {}  # of the bank's tasks, and of unloaded ones
 
     @property
     def instructions(self) -> str:
@@ -142,7 +142,7 @@ class NativeEngine:
         self._bank.pop(task, None)
         self._places.pop(task, None)
 
-    def shelve(self, task: str) -> None:
+    def unload(self, task: str) -> None:
         self._bank.pop(task, None)
 
     def know(self, task: str, payload: bytes) -> None:

@@ -214,7 +214,7 @@ class Residents(Presence):
             assert serving is not None  # only this thread changes what is held
             self._cold[task] = serving
             over_bytes -= self._held.pop(task)
-            self._engine.shelve(task)
+            self._engine.unload(task)
         return len(self._held) < before
 
     def _bytes(self) -> int:

@@ -62,10 +62,10 @@ class FakeEngine:
 
     def drop(self, task: str) -> None:
         """Stop serving a task, and forget its place."""
-        self.shelve(task)
+        self.unload(task)
         self._known = self._known - {task}
 
-    def shelve(self, task: str) -> None:
+    def unload(self, task: str) -> None:
         """Let go of a task's snapshot, but not of its place."""
         self._serving = {name: held for name, held in self._serving.items() if name != task}
         self._sizes.pop(task, None)
@@ -73,7 +73,7 @@ class FakeEngine:
     def know(self, task: str, payload: bytes) -> None:
         """Keep the task's place alone; raises SnapshotError as `swap` does."""
         _content(task, payload)
-        self.shelve(task)
+        self.unload(task)
         self._known = self._known | {task}
 
     def held_bytes(self, task: str) -> int:

@@ -251,7 +251,7 @@ def test_a_header_that_makes_no_sense_is_refused(
     assert engine.snapshot_id("one") == "one-1"
 
 
-def test_a_shelved_task_is_known_but_answers_no_more(engine: Engine, base: Base) -> None:
+def test_an_unloaded_task_is_known_but_answers_no_more(engine: Engine, base: Base) -> None:
     assert engine.held_bytes("one") > 0
     assert engine.held_bytes("nobody") == 0
     bytes_of = {task: taught(base, sources) for task, sources in TAUGHT.items()}
@@ -261,7 +261,7 @@ def test_a_shelved_task_is_known_but_answers_no_more(engine: Engine, base: Base)
     before = engine.infer(sources)
     assert len({inferred.task for inferred in before}) > 1
     answer = engine.generate([SourceRow("letters", "abc")], Limits(max_tokens=9))
-    engine.shelve("letters")
+    engine.unload("letters")
     assert (engine.snapshot_id("letters"), engine.held_bytes("letters")) == (None, 0)
     with pytest.raises(KeyError):
         engine.generate([SourceRow("letters", "abc")], Limits())

@@ -135,7 +135,7 @@ def test_a_held_task_cannot_be_let_go_before_the_next_batch(world: World) -> Non
 
 def test_a_cold_task_with_another_snapshot_leaves_nothing_of_the_former(world: World) -> None:
     world.load("a", "b", "c")
-    assert world.engine.infer(["a:"])[0].task == "a"  # shelved: its place is known
+    assert world.engine.infer(["a:"])[0].task == "a"  # unloaded: its place is known
     assert world.residents.blocked([None]) == set()
     world.residents.note("a", "a-2")
     assert world.residents.snapshot_id("a") == "a-2"
