@@ -33,6 +33,9 @@ from .runtime import Context, run_service
 log = structlog.get_logger(__name__)
 
 REPLY_STORE_TIMEOUT_S = 0.25  # no reply waits longer for the shared cache, or the memory
+UNPACKED_BUDGET_BYTES = (
+    128 << 20
+)  # of tasks in fp32 and folded, by default: 18 to 45 of the shipped base
 STALL_S = 30.0  # a loop that has not beaten for so long is dead
 JOINING = "loading the champions and joining the group of predictors"
 
@@ -78,7 +81,9 @@ def _parts(settings: Settings, engine: Engine, meter: Meter) -> Parts:
         clock,
         meter=meter,
     )
-    residents = Residents(engine, budget_bytes=own.tasks_budget_bytes, clock=clock, meter=meter)
+    residents = Residents(
+        engine, budget_bytes=budget_bytes(settings, engine), clock=clock, meter=meter
+    )
     watch = SnapshotWatch(
         engine,
         residents,
@@ -113,6 +118,13 @@ def _parts(settings: Settings, engine: Engine, meter: Meter) -> Parts:
         clock=clock,
         meter=meter,
     )
+
+
+def budget_bytes(settings: Settings, engine: Engine) -> int:
+    """What tasks may take in memory: as set, else more where the engine needs more for each."""
+    if isinstance(engine, NativeEngine) or settings.chosen("predictor", "tasks_budget_bytes"):
+        return settings.predictor.tasks_budget_bytes
+    return UNPACKED_BUDGET_BYTES
 
 
 class PrometheusMeter(Meter):
