@@ -28,6 +28,7 @@ from edgeseq_core.settings import Settings
 from edgeseq_core.snapshots.redis_registry import RedisRegistry
 from edgeseq_core.telemetry.metrics import OTHER_TASKS, PredictorMetrics
 
+from .cpus import usable_cpus
 from .runtime import Context, run_service
 
 log = structlog.get_logger(__name__)
@@ -187,7 +188,8 @@ def load_engine(settings: Settings) -> Engine:
     if wanted.engine != "torch":
         reason = why_not(read_header(path).config)
         if reason is None or wanted.engine == "native":
-            return NativeEngine(path, instructions=wanted.instructions, threads=wanted.threads)
+            instructions = wanted.instructions
+            return NativeEngine(path, instructions=instructions, threads=threads(settings))
         log.warning("PyTorch serves: the native engine cannot", reason=reason)
     try:
         import torch
@@ -198,8 +200,14 @@ def load_engine(settings: Settings) -> Engine:
         raise MissingExtraError(
             "PyTorch, which the predictor computes with,", 'install "edgeseq[predictor]"'
         ) from error
-    torch.set_num_threads(wanted.threads)
+    torch.set_num_threads(threads(settings))
     return TorchEngine(Base.load(path))
+
+
+def threads(settings: Settings) -> int:
+    """How many threads compute a batch."""
+    wanted = settings.predictor.threads
+    return usable_cpus() if wanted == "auto" else wanted
 
 
 def main(load: Callable[[Settings], Engine] = load_engine) -> int:
