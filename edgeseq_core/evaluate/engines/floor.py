@@ -16,6 +16,7 @@ from edgeseq_core.native.engine import native
 
 ROWS, WIDTHS = (16, 64, 256), (128, 256, 512)  # of products that stay in cache
 PEAK_S = 0.05
+TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,11 @@ def peaks(config: ModelConfig, instructions: str) -> Peaks:
 
 def _bytes_a_second(size: int) -> float:
     """Reading by the C library's search for a byte that is not there, which uses the widest registers."""
-    data, times = bytes(size), 0
-    data.find(b"\x01")
-    began = time.perf_counter()
-    while (spent := time.perf_counter() - began) < PEAK_S:
-        data.find(b"\x01")
-        times += 1
-    return times * size / spent
+    data, fastest = bytes(size), 0.0
+    for _ in range(TRIES):  # others may be at work
+        times, began = 0, time.perf_counter()
+        while (spent := time.perf_counter() - began) < PEAK_S / TRIES:
+            data.find(b"\x01")
+            times += 1
+        fastest = max(fastest, times * size / spent)
+    return fastest
