@@ -17,9 +17,7 @@ from edgeseq_core.engine import Engine
 from edgeseq_core.serving.admission import Presence
 from edgeseq_core.serving.meter import Meter
 
-AWAY_S = (
-    1.0  # a store that failed is not asked for cold tasks for so long; their requests fail at once
-)
+AWAY_S = 1.0  # a store that failed is left alone for so long: requests of cold tasks fail at once
 PACKED = 2.0  # bytes in memory for one of a snapshot, before any was loaded
 
 
@@ -59,7 +57,8 @@ class Residents(Presence):
     # --- who asks ---------------------------------------------------------------------------------
     def snapshot_id(self, task: str) -> str | None:
         """The snapshot that serves a task, held or not."""
-        return self._engine.snapshot_id(task) or self._cold.get(task)
+        with self._changed:  # else a task that is loaded just now could be neither
+            return self._engine.snapshot_id(task) or self._cold.get(task)
 
     def is_cold(self, task: str) -> bool:
         """Whether a task that is served must be loaded first."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from edgeseq_core.errors import SnapshotError
@@ -189,3 +191,22 @@ def test_a_task_that_is_dropped_is_waited_for_no_more(world: World) -> None:
     assert world.residents.blocked("a") == ()
     assert world.residents.snapshot_id("a") is None
     assert world.meter.resident == (0, 0, 0)
+
+
+def test_a_task_that_is_being_loaded_is_never_unknown() -> None:
+    world = World()
+    world.note("a")
+    thread = threading.Thread(target=lambda: world.load("a"))
+    real = world.engine.snapshot_id
+
+    def slow(task: str) -> str | None:
+        found = real(task)
+        if not thread.ident:
+            thread.start()
+            thread.join(0.2)  # all the time that a load needs
+        return found
+
+    world.engine.snapshot_id = slow  # type: ignore[method-assign]
+    assert world.residents.snapshot_id("a") == "a-1"
+    thread.join()
+    assert world.held() == "a"
