@@ -8,6 +8,8 @@ FROM python:${PYTHON_VERSION}-slim AS source
 # PyTorch without CUDA; an empty value takes the default index's build.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# Without a compiler the native engine is left out, and PyTorch serves.
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /opt/edgeseq
 WORKDIR /src
 COPY pyproject.toml setup.py README.md LICENSE ./

@@ -37,7 +37,7 @@ type: venv
 	$(BIN)/mypy
 
 bench: venv
-	for name in consumer_rate freshness burst memory latency demo; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in consumer_rate freshness burst memory latency many_tasks demo; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -16,9 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.engine import write_models
 from benchmarks.report import percentile, publish
 from edgeseq_core.engine import Limits, SourceRow
+from edgeseq_core.evaluate.engines.models import write_models
 from edgeseq_core.native.engine import NativeEngine
 
 SWAP_EVERY_S = 0.005

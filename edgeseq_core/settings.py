@@ -148,7 +148,8 @@ class PredictorSettings(Section):
 
     engine: Literal["auto", "native", "torch"] = "auto"  # auto: native where it can serve the base
     instructions: str | None = None  # of the native engine; None: the best that the CPU has
-    threads: Positive = 1
+    threads: Positive | Literal["auto"] = 1  # auto: one a CPU that the process may use
+    tasks_budget_bytes: Positive = 12 << 20  # of tasks in memory; others are loaded when asked for
     max_batch: Positive = 16
     max_wait_ms: Annotated[int, Field(ge=0)] = 2
     queue_limit: Positive = 512

@@ -22,16 +22,21 @@ from edgeseq_core.serving.pair_status import PairStatusReader
 from edgeseq_core.serving.predictor import Predictor
 from edgeseq_core.serving.recall import Recall
 from edgeseq_core.serving.replies import MemoryReplyCache, RedisReplyCache, SteadyReplyCache
+from edgeseq_core.serving.residents import Residents
 from edgeseq_core.serving.watch import SnapshotWatch
 from edgeseq_core.settings import Settings
 from edgeseq_core.snapshots.redis_registry import RedisRegistry
 from edgeseq_core.telemetry.metrics import OTHER_TASKS, PredictorMetrics
 
+from .cpus import usable_cpus
 from .runtime import Context, run_service
 
 log = structlog.get_logger(__name__)
 
 REPLY_STORE_TIMEOUT_S = 0.25  # no reply waits longer for the shared cache, or the memory
+UNPACKED_BUDGET_BYTES = (
+    128 << 20
+)  # of tasks in fp32 and folded, by default: 18 to 45 of the shipped base
 STALL_S = 30.0  # a loop that has not beaten for so long is dead
 JOINING = "loading the champions and joining the group of predictors"
 
@@ -77,15 +82,24 @@ def _parts(settings: Settings, engine: Engine, meter: Meter) -> Parts:
         clock,
         meter=meter,
     )
+    residents = Residents(
+        engine, budget_bytes=budget_bytes(settings, engine), clock=clock, meter=meter
+    )
     watch = SnapshotWatch(
-        engine, registry, store, partitions=range(partitions), clock=clock, meter=meter
+        engine,
+        residents,
+        registry,
+        store,
+        partitions=range(partitions),
+        clock=clock,
+        meter=meter,
     )
     recall = Recall(
         RedisStore(brief, prefix=redis.key_prefix, partitions=partitions),
         is_allowed=watch.has_memory,
         clock=clock,
     )
-    admission = Admission(own.queue_limit, clock)
+    admission = Admission(own.queue_limit, clock, residents)
     return Parts(
         predictor=Predictor(
             engine,
@@ -95,6 +109,7 @@ def _parts(settings: Settings, engine: Engine, meter: Meter) -> Parts:
             abstain_below=watch.abstain_below,
             is_cancelled=admission.is_cancelled,
             cannot_load=watch.cannot_load,
+            residents=residents,
             settings=own,
             meter=meter,
         ),
@@ -104,6 +119,13 @@ def _parts(settings: Settings, engine: Engine, meter: Meter) -> Parts:
         clock=clock,
         meter=meter,
     )
+
+
+def budget_bytes(settings: Settings, engine: Engine) -> int:
+    """What tasks may take in memory: as set, else more where the engine needs more for each."""
+    if isinstance(engine, NativeEngine) or settings.chosen("predictor", "tasks_budget_bytes"):
+        return settings.predictor.tasks_budget_bytes
+    return UNPACKED_BUDGET_BYTES
 
 
 class PrometheusMeter(Meter):
@@ -136,6 +158,17 @@ class PrometheusMeter(Meter):
     def swap_failed(self, task: str) -> None:
         self._to.swap_failures.labels(self._to.task(task)).inc()
 
+    def residents(self, held: int, cold: int, held_bytes: int) -> None:
+        self._to.tasks.labels("resident").set(held)
+        self._to.tasks.labels("cold").set(cold)
+        self._to.resident_bytes.set(held_bytes)
+
+    def cold_load(self, seconds: float) -> None:
+        self._to.cold_load_seconds.observe(seconds)
+
+    def cold_loads_failed(self, tasks: int) -> None:
+        self._to.cold_load_failures.inc(tasks)
+
     def snapshot_age(self, task: str, seconds: float) -> None:
         self._to.snapshot_age_seconds.labels(self._to.task(task)).set(seconds)
 
@@ -155,7 +188,8 @@ def load_engine(settings: Settings) -> Engine:
     if wanted.engine != "torch":
         reason = why_not(read_header(path).config)
         if reason is None or wanted.engine == "native":
-            return NativeEngine(path, instructions=wanted.instructions, threads=wanted.threads)
+            instructions = wanted.instructions
+            return NativeEngine(path, instructions=instructions, threads=threads(settings))
         log.warning("PyTorch serves: the native engine cannot", reason=reason)
     try:
         import torch
@@ -166,8 +200,14 @@ def load_engine(settings: Settings) -> Engine:
         raise MissingExtraError(
             "PyTorch, which the predictor computes with,", 'install "edgeseq[predictor]"'
         ) from error
-    torch.set_num_threads(wanted.threads)
+    torch.set_num_threads(threads(settings))
     return TorchEngine(Base.load(path))
+
+
+def threads(settings: Settings) -> int:
+    """How many threads compute a batch."""
+    wanted = settings.predictor.threads
+    return usable_cpus() if wanted == "auto" else wanted
 
 
 def main(load: Callable[[Settings], Engine] = load_engine) -> int:

@@ -18,8 +18,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from answer_time import TOKENS, answer_ms  # noqa: E402
-from report import cpu, publish  # noqa: E402
+from report import publish  # noqa: E402
 
+from edgeseq_core.evaluate.machine import cpu_name  # noqa: E402
 from edgeseq_core.model.base_file import read_header, write_base  # noqa: E402
 from edgeseq_core.model.config import PRESETS, preset  # noqa: E402
 from edgeseq_core.model.edgeformer import EdgeFormer  # noqa: E402
@@ -64,7 +65,7 @@ def main() -> None:
                     ms=round(times[str(share)], 2),
                 )
             )
-    table = {"machine": cpu(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    table = {"machine": cpu_name(), "date": f"{datetime.now(UTC):%Y-%m-%d}"}
     rows = [asdict(size) for size in sizes]
     TABLE.write_text(json.dumps(table | {"sizes": rows}, indent=1) + "\n")
     publish(

@@ -378,6 +378,11 @@ class MergedWeights:
             bias = bias + own[f"{site.name}.{shift}"]
         return weight, bias
 
+    def held_bytes(self) -> int:
+        """Memory of what was folded, which a calibration's own tensors come beside."""
+        folded = [self.table, self.bias, *(t for pair in self._merged.values() for t in pair)]
+        return sum(one.nbytes for one in folded)
+
     def project(self, x: Tensor, site: str, part: str) -> Tensor:
         merged = self._merged.get((site, part))
         if merged is None:

@@ -20,8 +20,10 @@ from edgeseq_core.model.nearest import nearest
 from edgeseq_core.model.search import search
 from edgeseq_core.model.sites import Weights
 from edgeseq_core.model.source_encoder import BatchEncoder, SourceEncoder
-from edgeseq_core.model.task_space import features
+from edgeseq_core.model.task_space import Place, features
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
+
+FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class TorchEngine:
         self._base = base
         self._encoder = encoder or BatchEncoder(base)
         self._bank: dict[str, _Served] = {}
+        self._places: dict[str, Place] = {}  # of the bank's tasks, and of unloaded ones
 
     @property
     def base_digest(self) -> str:
@@ -53,20 +56,37 @@ class TorchEngine:
         return len(self._base.vocabulary.encode(source)) + 1
 
     def swap(self, task: str, snapshot_id: str, payload: bytes) -> None:
-        base = self._base
-        calibration = Calibration.from_payload(payload, base.model, base.vocabulary, base.digest)
+        calibration = self._read(payload)
         self._bank[task] = _Served(snapshot_id, calibration, MergedWeights(calibration))
+        self._places[task] = calibration.place
+
+    def _read(self, payload: bytes) -> Calibration:
+        base = self._base
+        return Calibration.from_payload(payload, base.model, base.vocabulary, base.digest)
 
     def drop(self, task: str) -> None:
+        self._bank.pop(task, None)
+        self._places.pop(task, None)
+
+    def unload(self, task: str) -> None:
+        self._bank.pop(task, None)
+
+    def know(self, task: str, payload: bytes) -> None:
+        self._places[task] = self._read(payload).place
         self._bank.pop(task, None)
 
     def snapshot_id(self, task: str) -> str | None:
         served = self._bank.get(task)
         return served.snapshot_id if served else None
 
+    def held_bytes(self, task: str) -> int:
+        served = self._bank.get(task)
+        return (
+            FLOAT_BYTES * served.calibration.numbers + served.folded.held_bytes() if served else 0
+        )
+
     def infer(self, sources: Sequence[str]) -> list[Inferred]:
-        places = {task: served.calibration.place for task, served in dict(self._bank).items()}
-        return nearest(features(self._base, sources), places)
+        return nearest(features(self._base, sources), dict(self._places))
 
     @torch.inference_mode()
     def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:

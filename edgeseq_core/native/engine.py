@@ -6,7 +6,8 @@ Activations are quantized a row at a time, so a row's bits depend neither on its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -89,7 +90,6 @@ class _Served:
     snapshot_id: str
     table: SymbolTable
     inputs: InputRows
-    place: _Place
     calibration: Any  # of the extension module
 
 
@@ -117,6 +117,7 @@ class NativeEngine:
         self._engine = native.Engine(model, instructions or found[0])
         self._threads = threads
         self._bank: dict[str, _Served] = {}
+        self._places: dict[str, _Place] = {}  # of the bank's tasks, and of unloaded ones
 
     @property
     def instructions(self) -> str:
@@ -136,18 +137,32 @@ class NativeEngine:
         return len(self._header.vocabulary.encode(source)) + 1
 
     def swap(self, task: str, snapshot_id: str, payload: bytes) -> None:
-        self._bank[task] = self._read(snapshot_id, payload)
+        self._bank[task], self._places[task] = self._read(snapshot_id, payload)
 
     def drop(self, task: str) -> None:
+        self._bank.pop(task, None)
+        self._places.pop(task, None)
+
+    def unload(self, task: str) -> None:
+        self._bank.pop(task, None)
+
+    def know(self, task: str, payload: bytes) -> None:
+        stored, header = self._open(payload)
+        with _fitting():
+            self._places[task] = self._place(header, stored.take(PLACE))
         self._bank.pop(task, None)
 
     def snapshot_id(self, task: str) -> str | None:
         served = self._bank.get(task)
         return served.snapshot_id if served else None
 
+    def held_bytes(self, task: str) -> int:
+        served = self._bank.get(task)
+        return served.calibration.bytes if served else 0
+
     def infer(self, sources: Sequence[str]) -> list[Inferred]:
-        places = {task: served.place for task, served in dict(self._bank).items()}
-        return nearest(self._engine.features([self._ids(one) for one in sources], LAYERS), places)
+        features = self._engine.features([self._ids(one) for one in sources], LAYERS)
+        return nearest(features, dict(self._places))
 
     def generate(self, rows: Sequence[SourceRow], limits: Limits) -> list[Generation]:
         served = [self._bank[row.task] for row in rows]
@@ -188,23 +203,25 @@ class NativeEngine:
     def _ids(self, source: str) -> list[int]:
         return [*self._header.vocabulary.encode(source), EOS]
 
-    def _read(self, snapshot_id: str, payload: bytes) -> _Served:
+    def _open(self, payload: bytes) -> tuple[Any, dict[str, Any]]:
+        """The stored arrays, none read yet, and the header."""
         check_size(payload)
         try:
             stored = native.Stored(payload)
             text = stored.header
         except ValueError as error:
             raise no_calibration(error) from None
-        header = read_header(text, self.base_digest)
-        try:
+        return stored, read_header(text, self.base_digest)
+
+    def _read(self, snapshot_id: str, payload: bytes) -> tuple[_Served, _Place]:
+        stored, header = self._open(payload)
+        with _fitting():
             place = self._place(header, stored.take(PLACE))
             table = SymbolTable(self._header.vocabulary, header["symbols"], max_symbols=MAX_ROWS)
             inputs = InputRows.of_header(self._header.vocabulary, header)
             shape = self._calibration_shape(header, table, inputs)
             calibration = self._engine.calibration(shape, stored)
-        except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise SnapshotError(f"the snapshot's tensors do not fit the base: {error}") from None
-        return _Served(snapshot_id, table, inputs, place, calibration)
+        return _Served(snapshot_id, table, inputs, calibration), place
 
     def _place(self, header: dict[str, Any], moments: NDArray[Any] | None) -> _Place:
         shape = 2, self._header.config.d_model
@@ -230,6 +247,15 @@ class NativeEngine:
             "alphabet": alphabet(table, rows, free),
             "source_rows": len(inputs.rows),
         }
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """What is wrong with a snapshot's arrays or header, in one sentence."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise SnapshotError(f"the snapshot's tensors do not fit the base: {error}") from None
 
 
 def _shape(config: ModelConfig) -> dict[str, Any]:

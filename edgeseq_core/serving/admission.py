@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -37,12 +37,28 @@ class Taken:
         return bool(self.batch or self.expired or self.cancelled)
 
 
-class Admission:
-    """The queue; safe to use from several threads."""
+class Presence:
+    """Every task can be answered at any time; a predictor that loads on demand passes a subclass."""
 
-    def __init__(self, limit: int, clock: Clock) -> None:
+    def subscribe(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` whenever a blocked task may be no more."""
+
+    def blocked(self, _tasks: Collection[str | None]) -> Collection[str | None]:
+        """Tasks (None: of requests that name none) that cannot be answered now, but soon."""
+        return ()
+
+    def taken(self, batch: Collection[str | None], waiting: Collection[str | None]) -> None:
+        """A batch of these tasks was taken, so the one before it is done; others wait on."""
+
+
+class Admission:
+    """The queue; safe to use from several threads.  Requests of a blocked task are passed by others."""
+
+    def __init__(self, limit: int, clock: Clock, presence: Presence | None = None) -> None:
         self.limit = limit
         self._clock = clock
+        self._presence = presence or Presence()
+        self._presence.subscribe(self._wake)
         self._changed = threading.Condition()
         self._waiting: dict[Priority, list[QueuedRequest]] = {name: [] for name in PRIORITIES}
         self._passed_over: dict[Priority, int] = dict.fromkeys(PRIORITIES, 0)
@@ -61,8 +77,15 @@ class Admission:
                     self._waiting[queued.priority].append(queued)
                 else:
                     refused.append(queued)
+            self._ready()  # so that a task which must be loaded first is, while others are answered
             self._changed.notify_all()
         return refused
+
+    def put_back(self, requests: Collection[QueuedRequest]) -> None:
+        """Let requests that were taken wait on: their task, known only since, must be loaded first."""
+        with self._changed:
+            for queued in requests:
+                self._waiting[queued.priority].append(queued)
 
     def room(self, priority: Priority) -> int:
         """How many more requests of a class would be let in now."""
@@ -75,6 +98,22 @@ class Admission:
 
     def _size(self) -> int:
         return sum(map(len, self._waiting.values()))
+
+    def _ready(self) -> list[QueuedRequest]:
+        """Those that a batch could take up now."""
+        waiting = [queued for some in self._waiting.values() for queued in some]
+        tasks = dict.fromkeys(queued.request.task for queued in waiting)
+        blocked = self._presence.blocked(tasks)
+        return [one for one in waiting if one.request.task not in blocked] if blocked else waiting
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def size(self) -> int:
+        """Waiting requests, those of a blocked task among them."""
+        with self._changed:
+            return self._size()
 
     def depth(self) -> dict[Priority, int]:
         """Waiting requests by class."""
@@ -116,21 +155,27 @@ class Admission:
 
     # --- out --------------------------------------------------------------------------------------
     def wait(self, timeout_s: float, *, above: int = 0) -> bool:
-        """Sleep until more than ``above`` wait or the queue closes; False after the time-out."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._closed or self._size() > above, timeout_s)
+        """Sleep until more than ``above`` can be taken, or nothing will come; False after the time-out."""
 
-    def oldest_s(self) -> float | None:
-        """When the request that waits longest was received."""
+        def over() -> bool:
+            ready = len(self._ready())
+            return ready > above or (self._closed and ready == self._size())
+
         with self._changed:
-            times = [queued.received_s for waiting in self._waiting.values() for queued in waiting]
-            return min(times, default=None)
+            return self._changed.wait_for(over, timeout_s)
+
+    def ready(self) -> tuple[int, float | None]:
+        """How many requests can be taken, and when the one that waits longest was received."""
+        with self._changed:
+            times = [queued.received_s for queued in self._ready()]
+            return len(times), min(times, default=None)
 
     def take(self, rows: int) -> Taken:
         """At most ``rows`` requests to compute together, and all that are too late or cancelled.
 
         The first of a class always goes; the rest of its places prefer the sources closest in
         length to the first of the batch, because a batch costs as much as its longest row.
+        Requests of a blocked task keep their place.
         """
         with self._changed:
             now_s = self._clock.monotonic()
@@ -146,20 +191,29 @@ class Admission:
                         keep.append(queued)
                 keep.sort(key=_earliest_deadline_first)
                 self._waiting[name] = keep
+            ready: dict[Priority, list[QueuedRequest]] = {name: [] for name in PRIORITIES}
+            for queued in self._ready():
+                ready[queued.priority].append(queued)
             leader: QueuedRequest | None = None
-            for name, places in self._places(rows).items():
-                chosen = _alike(self._waiting[name], places, leader, now_s)
+            for name, places in self._places(rows, ready).items():
+                chosen = _alike(ready[name], places, leader, now_s)
                 leader = leader or chosen[0]
                 taken.batch.extend(chosen)
                 gone = set(map(id, chosen))
                 self._waiting[name] = [q for q in self._waiting[name] if id(q) not in gone]
+            self._presence.taken(
+                {queued.request.task for queued in taken.batch},
+                {queued.request.task for some in self._waiting.values() for queued in some},
+            )
             return taken
 
-    def _places(self, rows: int) -> dict[Priority, int]:
+    def _places(
+        self, rows: int, ready: Mapping[Priority, Sequence[QueuedRequest]]
+    ) -> dict[Priority, int]:
         """How many places of a batch each class gets, in the order in which they go."""
-        left = {name: len(waiting) for name, waiting in self._waiting.items()}
+        left = {name: len(some) for name, some in ready.items()}
         places: dict[Priority, int] = {}
-        for _ in range(min(rows, self._size())):
+        for _ in range(min(rows, sum(left.values()))):
             name = self._next_class(left)
             left[name] -= 1
             places[name] = places.get(name, 0) + 1

@@ -23,17 +23,11 @@ class Batcher:
 
     def next(self, *, idle_s: float) -> Taken:
         """The next batch; empty after ``idle_s`` seconds without a request."""
-        waiting = sum(self._admission.depth().values())
-        if not waiting:
-            self._admission.wait(idle_s)
-        elif waiting < self._max_rows:
-            self._fill()
-        return self._admission.take(self._max_rows)
-
-    def _fill(self) -> None:
-        oldest_s = self._admission.oldest_s()
+        ready, oldest_s = self._admission.ready()
         if oldest_s is None:
-            return
-        left_s = oldest_s + self._max_wait_s - self._clock.monotonic()
-        if left_s > 0:
-            self._admission.wait(left_s, above=self._max_rows - 1)
+            self._admission.wait(idle_s)
+        elif ready < self._max_rows:
+            left_s = oldest_s + self._max_wait_s - self._clock.monotonic()
+            if left_s > 0:
+                self._admission.wait(left_s, above=self._max_rows - 1)
+        return self._admission.take(self._max_rows)

@@ -27,7 +27,7 @@ from kafka.structs import OffsetAndMetadata
 from edgeseq_core.clock import Clock
 from edgeseq_core.errors import MessageError, StoreError
 from edgeseq_core.keys import Topics
-from edgeseq_core.messages import Control, ErrorCode, decode
+from edgeseq_core.messages import Control, ErrorCode, Reply, decode
 from edgeseq_core.serving.addresses import ReplyAddresses
 from edgeseq_core.serving.admission import Admission
 from edgeseq_core.serving.batcher import Batcher
@@ -95,6 +95,7 @@ class PredictorLoop:
         self._ready: Callable[[], None] | None = ready
         self._topics = Topics(kafka.topic_prefix)
         self._ended = threading.Event()  # no more is polled: the other threads end
+        self._answered = threading.Event()  # nor is anything left to be computed
         self._positioned = threading.Event()
         self._failure: BaseException | None = None
         self._offsets = OffsetTracker()
@@ -252,18 +253,27 @@ class PredictorLoop:
             self._failure = self._failure or error
 
     def _compute(self) -> None:
-        while True:
-            taken = self._batcher.next(idle_s=IDLE_S)
-            self._late(taken.expired, "expired")
-            self._late(taken.cancelled, "cancelled")
-            if taken.batch:
-                replies = self._predictor.answer(taken.batch)
-                for queued, reply in zip(taken.batch, replies, strict=True):
-                    if queued.origin is not None:
-                        self._sender.reply(reply, queued.origin)
-            elif not taken and self._admission.closed:
-                return
-            self._beat("compute")
+        try:
+            while self._compute_next():
+                self._beat("compute")
+        finally:
+            self._answered.set()
+
+    def _compute_next(self) -> bool:
+        """Answer a batch, if one comes; False when the last was answered."""
+        taken = self._batcher.next(idle_s=IDLE_S)
+        self._late(taken.expired, "expired")
+        self._late(taken.cancelled, "cancelled")
+        if taken.batch:
+            self._answer(taken.batch)
+        return bool(taken) or not self._admission.closed or self._admission.size() > 0
+
+    def _answer(self, batch: list[QueuedRequest]) -> None:
+        replies = self._predictor.answer(batch)
+        self._admission.put_back([one for one in replies if isinstance(one, QueuedRequest)])
+        for queued, reply in zip(batch, replies, strict=True):
+            if queued.origin is not None and isinstance(reply, Reply):
+                self._sender.reply(reply, queued.origin)
 
     def _late(self, requests: Iterable[QueuedRequest], code: ErrorCode) -> None:
         for queued in requests:
@@ -310,8 +320,8 @@ class PredictorLoop:
             self._sender.reply(answer, origin)
 
     def _follow(self) -> None:
-        self._watch.run(
-            self._ended,
+        self._watch.run(  # to the last answer: it may need a task that is not in memory
+            self._answered,
             poll_ms=self._settings.champions_poll_ms,
             beat=lambda: self._beat("watch"),
         )

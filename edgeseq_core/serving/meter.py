@@ -31,6 +31,15 @@ class Meter:
     def swap_failed(self, task: str) -> None:
         """A champion could not be loaded; the old snapshot serves on."""
 
+    def residents(self, held: int, cold: int, held_bytes: int) -> None:
+        """How many served tasks the engine holds, and how many are loaded only when they are asked."""
+
+    def cold_load(self, seconds: float) -> None:
+        """A cold task was loaded so long after it was asked for."""
+
+    def cold_loads_failed(self, tasks: int) -> None:
+        """Cold tasks that were asked for and could not be loaded."""
+
     def snapshot_age(self, task: str, seconds: float) -> None:
         """How long ago the serving snapshot was promoted."""
 

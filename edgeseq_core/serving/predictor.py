@@ -32,6 +32,7 @@ from edgeseq_core.serving.meter import Meter
 from edgeseq_core.serving.queued import PRIORITIES, Origin, QueuedRequest, expires_at_s
 from edgeseq_core.serving.recall import Asked
 from edgeseq_core.serving.replies import ReplyCache, fingerprint, pack, unpack
+from edgeseq_core.serving.residents import Residents
 from edgeseq_core.settings import PredictorSettings
 
 log = structlog.get_logger(__name__)
@@ -71,10 +72,14 @@ class Predictor:
         abstain_below: Callable[[str], float] = lambda _task: 0.0,
         is_cancelled: Callable[[str], bool] = lambda _request_id: False,
         cannot_load: Callable[[str], bool] = lambda _task: False,
+        residents: Residents | None = None,
         settings: PredictorSettings,
         meter: Meter | None = None,
     ) -> None:
         self._engine = engine
+        self._residents = residents or Residents(
+            engine, budget_bytes=settings.tasks_budget_bytes, clock=clock
+        )
         self._cache = cache
         self._clock = clock
         self._recall = recall
@@ -107,7 +112,7 @@ class Predictor:
         request = queued.request
         if isinstance(request.source, Series):
             return self.error(queued, "unsupported_source", "time series cannot be answered yet")
-        if request.task is not None and self._engine.snapshot_id(request.task) is None:
+        if request.task is not None and self._residents.snapshot_id(request.task) is None:
             if self._cannot_load(request.task):
                 detail = "this predictor cannot load the task's snapshot; its log says why"
                 return self.error(queued, "internal", detail)
@@ -142,11 +147,15 @@ class Predictor:
         )
 
     # --- a batch ----------------------------------------------------------------------------------
-    def answer(self, batch: Sequence[QueuedRequest]) -> list[Reply]:
-        """One reply for each request, in their order; never raises for what a request holds."""
+    def answer(self, batch: Sequence[QueuedRequest]) -> list[Reply | QueuedRequest]:
+        """One reply for each request, in their order; never raises for what a request holds.
+
+        In place of a reply stands the request itself, with its task, where that was inferred and must
+        be loaded first: queue it again.
+        """
         begun_s = self._clock.monotonic()
         questions = self._questions(batch)
-        replies: dict[int, Reply] = {}
+        replies: dict[int, Reply | QueuedRequest] = {}
         known = self._cache.lookup(list(questions))
         compute: list[QueuedRequest] = []
         for request_id, question in questions.items():
@@ -166,7 +175,7 @@ class Predictor:
         for queued in batch:
             question = questions.get(queued.request_id)
             if question is None:
-                question = _Question(queued, fingerprint(queued.request))
+                question = _Question(queued, fingerprint(queued.asked))
                 questions[queued.request_id] = question
             question.askers.append(queued)
         return questions
@@ -176,13 +185,22 @@ class Predictor:
             return self.late(queued, "cancelled")
         if queued.expired(self._clock.monotonic()):
             return self.late(queued, "expired")
+        task = queued.request.task
+        cold = self._residents.lacks_places() if task is None else self._residents.is_cold(task)
+        if cold and self._residents.store_is_away():
+            detail = (
+                "the store cannot be reached, and what answers this is not in memory; ask again"
+            )
+            return self.error(queued, "internal", detail)
         return self.refuse(queued)
 
-    def _repeat(self, question: _Question, entry: bytes, replies: dict[int, Reply]) -> None:
+    def _repeat(
+        self, question: _Question, entry: bytes, replies: dict[int, Reply | QueuedRequest]
+    ) -> None:
         """Give every asker the entry's answer, if it is the answer to what they ask."""
         key, data = unpack(entry)
         for asker in question.askers:
-            if fingerprint(asker.request) != key:
+            if fingerprint(asker.asked) != key:
                 detail = "this request id was used for another question; use a new one"
                 replies[id(asker)] = self.error(asker, "invalid", detail)
                 continue
@@ -195,17 +213,23 @@ class Predictor:
                 self._meter.request(asker.request.task, "repeated")
 
     def _settle(
-        self, questions: dict[str, _Question], fresh: dict[str, Reply], replies: dict[int, Reply]
+        self,
+        questions: dict[str, _Question],
+        fresh: dict[str, Reply | QueuedRequest],
+        replies: dict[int, Reply | QueuedRequest],
     ) -> None:
         """Remember the answers; where another predictor was first, its answer counts."""
         entries = {
             request_id: pack(questions[request_id].key, encode(reply))
             for request_id, reply in fresh.items()
-            if reply.error is None
+            if isinstance(reply, Reply) and reply.error is None
         }
         counts = self._cache.settle(entries)
         for request_id, reply in fresh.items():
             question = questions[request_id]
+            if isinstance(reply, QueuedRequest):
+                replies.update((id(asker), asker.like(reply)) for asker in question.askers)
+                continue
             entry = counts.get(request_id)
             if entry is None:  # an error: each asker gets it
                 replies.update((id(asker), reply) for asker in question.askers)
@@ -225,25 +249,27 @@ class Predictor:
         self._meter.latency("total", self._since_ms(queued.received_s) / 1000)
 
     # --- the engine -------------------------------------------------------------------------------
-    def _compute(self, batch: Sequence[QueuedRequest], begun_s: float) -> dict[str, Reply]:
+    def _compute(
+        self, batch: Sequence[QueuedRequest], begun_s: float
+    ) -> dict[str, Reply | QueuedRequest]:
         self._meter.batch(len(batch))
+        replies: dict[str, Reply | QueuedRequest] = {}
         try:
             batch = self._named(batch)
-            known = [queued for queued in batch if queued.request.task is not None]
+            cold = [q for q in batch if not self._residents.hold(q.request.task)]
+            known = [q for q in batch if q.request.task is not None and q not in cold]
             told = self._told(known)
             rows = [q for q in known if q not in told or q.request.n_best > 1]
             made = dict(zip(rows, self._generate(rows) if rows else (), strict=True))
             compute_ms = self._since_ms(begun_s)
-            replies = {
-                q.request_id: self._reply(
-                    q, made.get(q), told.get(q), self._timings(q, begun_s, compute_ms)
-                )
-                for q in known
-            }
+            for q in known:
+                timings = self._timings(q, begun_s, compute_ms)
+                replies[q.request_id] = self._reply(q, made.get(q), told.get(q), timings)
         except Exception as error:
             if len(batch) > 1:  # one row must not spoil the others
                 return {k: r for q in batch for k, r in self._compute([q], begun_s).items()}
             return {batch[0].request_id: self._failed(batch[0], error)}
+        replies.update((queued.request_id, queued) for queued in cold)
         for queued in batch:
             if queued.request.task is None:
                 replies[queued.request_id] = self.error(queued, "missing_task", _unclear(queued))

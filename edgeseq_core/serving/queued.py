@@ -45,6 +45,17 @@ class QueuedRequest:
         named = self.request.model_copy(update={"task": inferred.task})
         return replace(self, request=named, inferred=inferred)
 
+    def like(self, other: QueuedRequest) -> QueuedRequest:
+        """The request with the task that was inferred of an equal one."""
+        return self if other.inferred is None else self.of(other.inferred)
+
+    @property
+    def asked(self) -> Request:
+        """The request as it came, without a task that was inferred."""
+        if self.inferred is None:
+            return self.request
+        return self.request.model_copy(update={"task": None})
+
     @property
     def request_id(self) -> str:
         return self.request.request_id

@@ -183,6 +183,16 @@ class PredictorMetrics(_Metrics):
         self.swap_failures = self._counter(
             "swap_failures_total", "Champions that could not be loaded.", "task"
         )
+        self.tasks = self._gauge(
+            "tasks", "Served tasks: resident, or cold and loaded when they are asked for.", "state"
+        )
+        self.resident_bytes = self._gauge("resident_bytes", "Memory of the resident tasks.")
+        self.cold_load_seconds = self._histogram(
+            "cold_load_seconds", "Time from asking for a cold task to its being resident."
+        )
+        self.cold_load_failures = self._counter(
+            "cold_load_failures_total", "Cold tasks that were asked for and could not be loaded."
+        )
         self.dead_letters = self._counter(
             "dead_letters_total", "Records sent to the dead-letter topic.", "reason"
         )

@@ -46,6 +46,8 @@ class FakeEngine:
         self.before_token = before_token
         self.batches: list[tuple[SourceRow, ...]] = []
         self._serving: dict[str, tuple[str, str, float]] = {}
+        self._sizes: dict[str, int] = {}  # bytes of the payloads that are held
+        self._known: set[str] = set()  # tasks whose place is known
 
     def source_tokens(self, source: str) -> int:
         """One token a character."""
@@ -53,20 +55,30 @@ class FakeEngine:
 
     def swap(self, task: str, snapshot_id: str, payload: bytes) -> None:
         """Serve ``payload`` for a task; raises SnapshotError when it is none of `fake_payload`."""
-        try:
-            content = json.loads(payload)
-            mark, confidence = str(content["mark"]), float(content["confidence"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise SnapshotError(
-                f"snapshot {snapshot_id} is no payload of the fake engine"
-            ) from error
-        if content.get("task") != task:
-            raise SnapshotError(f"snapshot {snapshot_id} belongs to another task than {task}")
+        mark, confidence = _content(task, payload)
+        self._sizes[task] = len(payload)
+        self._known = self._known | {task}
         self._serving = {**self._serving, task: (snapshot_id, mark, confidence)}
 
     def drop(self, task: str) -> None:
-        """Stop serving a task."""
+        """Stop serving a task, and forget its place."""
+        self.unload(task)
+        self._known = self._known - {task}
+
+    def unload(self, task: str) -> None:
+        """Let go of a task's snapshot, but not of its place."""
         self._serving = {name: held for name, held in self._serving.items() if name != task}
+        self._sizes.pop(task, None)
+
+    def know(self, task: str, payload: bytes) -> None:
+        """Keep the task's place alone; raises SnapshotError as `swap` does."""
+        _content(task, payload)
+        self.unload(task)
+        self._known = self._known | {task}
+
+    def held_bytes(self, task: str) -> int:
+        """The size of the payload that is held."""
+        return self._sizes.get(task, 0)
 
     def snapshot_id(self, task: str) -> str | None:
         """The snapshot that serves a task."""
@@ -74,10 +86,10 @@ class FakeEngine:
         return held[0] if held else None
 
     def infer(self, sources: Sequence[str]) -> list[Inferred]:
-        """The served tasks named before a source's first colon: one is it, two of "a|b" leave it open."""
+        """The known tasks named before a source's first colon: one is it, two of "a|b" leave it open."""
         found = []
         for source in sources:
-            names = [name for name in source.partition(":")[0].split("|") if name in self._serving]
+            names = [name for name in source.partition(":")[0].split("|") if name in self._known]
             match names:
                 case [one]:
                     found.append(Inferred(one, 0.75))
@@ -133,3 +145,15 @@ class FakeEngine:
             )
             for row, answer in zip(rows, answers, strict=True)
         ]
+
+
+def _content(task: str, payload: bytes) -> tuple[str, float]:
+    """Mark and confidence of a `fake_payload`; raises SnapshotError."""
+    try:
+        content = json.loads(payload)
+        mark, confidence = str(content["mark"]), float(content["confidence"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise SnapshotError("these bytes are no payload of the fake engine") from error
+    if content.get("task") != task:
+        raise SnapshotError(f"this snapshot belongs to another task than {task}")
+    return mark, confidence

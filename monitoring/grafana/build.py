@@ -170,6 +170,33 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ),
             ZERO,
         ),
+        Panel(
+            "Tasks in memory",
+            "Tasks that the predictors hold, and cold ones, which are loaded when they are asked for.",
+            "short",
+            (("sum by (state) (edgeseq_predictor_tasks)", "{{state}}"),),
+            ZERO,
+        ),
+        Panel(
+            "Memory of tasks",
+            "Bytes of the tasks that each predictor holds, bounded by predictor.tasks_budget_bytes.",
+            "bytes",
+            (("edgeseq_predictor_resident_bytes", "{{instance}}"),),
+            ZERO,
+        ),
+        Panel(
+            "Wait for a cold task",
+            "From the first request of a task that is not in memory to its being loaded; 0 while all are.",
+            "s",
+            tuple(
+                (
+                    f"({quantile(q, 'predictor_cold_load_seconds')} >= 0) or vector(0)",
+                    f"p{q * 100:g}",
+                )
+                for q in (0.5, 0.95)
+            ),
+            ZERO,
+        ),
     ),
     "What became of it?": (
         Panel(

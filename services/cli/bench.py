@@ -1,21 +1,24 @@
-"""``edgeseq bench`` and ``edgeseq report``: methods side by side on real streams."""
+"""``edgeseq bench`` and ``edgeseq report``: methods side by side on real streams, and engines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from .options import RESEARCH, Format
-from .output import emit, say
+from .output import emit, say, table
+
+if TYPE_CHECKING:
+    from edgeseq_core.evaluate.engines.table import Row
 
 AT_LEAST_ONE = Parameter(validator=Number(gte=1))
 
-app = App(name="bench", help="Methods side by side on real streams.", group=RESEARCH)
+app = App(name="bench", help="Methods side by side on real streams, and engines.", group=RESEARCH)
 
 
 @Parameter(name="*")
@@ -108,6 +111,52 @@ def learning(
         else:
             what = (str(event.key), "bold") if event.key else ""
             say(what, ": " if event.key else "", f"{event.kind} {event.said}")
+
+
+@app.command
+def engine(
+    *,
+    out: Annotated[Path, Parameter(help="Folder that engine.csv and engine.png go into.")],
+    rounds: Annotated[int, AT_LEAST_ONE, Parameter(help="Turns of each engine.")] = 11,
+    seconds: Annotated[float, Parameter(help="Of a turn, at least.")] = 0.15,
+    short: Annotated[
+        bool, Parameter(negative="", help="Two cells, three short rounds: about a minute.")
+    ] = False,
+    common: Format = Format(),  # noqa: B008 - frozen
+) -> None:
+    """Measure the native engine against PyTorch, and CTranslate2 and ONNX Runtime where installed.
+
+    Batches from 16 tokens to 16; each engine is a process of its own, one at work at a time. The table
+    tells how often the answers are those of PyTorch in fp32, and how far the floor of the products is.
+    """
+    from .extras import learner_extra
+
+    with learner_extra():
+        from ..engine_bench import SHORT_PLAN, EnginePlan, run_engine_bench
+    plan = SHORT_PLAN if short else EnginePlan(rounds=rounds, seconds=seconds)
+    for found in run_engine_bench(plan, out):
+        if common.as_json:
+            emit({"rows": [asdict(row) for row in found.rows], "left_out": found.left_out})
+        elif found.left_out:
+            say(f"left out: {found.left_out}")
+        else:
+            table(ENGINE_COLUMNS, map(_engine_row, found.rows), title=found.rows[0].cell)
+    if not common.as_json:
+        say(f"wrote {out / 'engine.csv'}, {out / 'engine.png'}")
+
+
+ENGINE_COLUMNS = ("ms", "native", "floor", "others", "answers as fp32", "engine")
+
+
+def _engine_row(row: Row) -> tuple[str, ...]:
+    return (
+        f"{row.ms:.3g}",
+        f"{row.native_is_faster:.2f} x",
+        f"{row.times_the_floor:.1f} x",
+        f"{row.cores_of_others:.1f} cores",
+        row.answers_like_fp32,
+        f"{row.engine}{', calibrated' if row.calibrated else ''} {row.version}",
+    )
 
 
 @app.command

@@ -45,6 +45,8 @@ def _process(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess
         ("bench", "learning", "--out", "/no/such/folder", "--stream", "nonsense"),
         ("bench", "learning", "--out", "/no/such/folder", "--method", "nonsense"),
         ("bench", "learning", "--out", "/no/such/folder", "--pairs", "0"),
+        ("bench", "engine", "--out", "/no/such/folder", "--rounds", "0"),
+        ("bench", "engine", "--out", "/proc/nothing"),
         ("bench", "fetch", "--data", "/proc/nothing"),
         ("report", "/no/such/folder"),
         ("pretrain", "/no/such/folder/x"),

@@ -192,18 +192,25 @@ def test_n_best_answers_are_ranked_as_their_scores_are(engine: Engine, base: Bas
         assert losses == sorted(losses)
 
 
+TAUGHT = {
+    "letters": [f"{a}{b} word" for a in "abcdefgh" for b in "stuvwxyz"],
+    "digits": [f"{n}-{7 * n}" for n in range(64)],
+}
+
+
+def taught(base: Base, sources: list[str]) -> bytes:
+    """A calibration that knows where its sources lie."""
+    calibration = Calibration(base.model, base.vocabulary, CalibrationConfig(rank=2))
+    with torch.no_grad():
+        calibration.place = calibration.place.with_sources(features(base, sources))
+    return calibration.to_payload(base.digest)
+
+
 def test_a_source_belongs_to_the_task_whose_place_it_is_in(engine: Engine, base: Base) -> None:
     assert {inferred.task for inferred in engine.infer(["abc", "12"])} == {None}
-    taught = {
-        "letters": [f"{a}{b} word" for a in "abcdefgh" for b in "stuvwxyz"],
-        "digits": [f"{n}-{7 * n}" for n in range(64)],
-    }
-    for task, sources in taught.items():
-        calibration = Calibration(base.model, base.vocabulary, CalibrationConfig(rank=2))
-        with torch.no_grad():
-            calibration.place = calibration.place.with_sources(features(base, sources))
-        engine.swap(task, f"{task}-1", calibration.to_payload(base.digest))
-    for task, sources in taught.items():
+    for task, sources in TAUGHT.items():
+        engine.swap(task, f"{task}-1", taught(base, sources))
+    for task, sources in TAUGHT.items():
         found = [inferred.task for inferred in engine.infer(sources)]
         assert set(found) <= {task, None}
         assert found.count(task) > len(found) / 2
@@ -242,3 +249,36 @@ def test_a_header_that_makes_no_sense_is_refused(
     with pytest.raises(SnapshotError):
         engine.swap("one", "bad", len(text).to_bytes(8, "little") + text + good[8 + length :])
     assert engine.snapshot_id("one") == "one-1"
+
+
+def test_an_unloaded_task_is_known_but_answers_no_more(engine: Engine, base: Base) -> None:
+    assert engine.held_bytes("one") > 0
+    assert engine.held_bytes("nobody") == 0
+    bytes_of = {task: taught(base, sources) for task, sources in TAUGHT.items()}
+    for task, data in bytes_of.items():
+        engine.swap(task, f"{task}-1", data)
+    sources = [source for some in TAUGHT.values() for source in some]
+    before = engine.infer(sources)
+    assert len({inferred.task for inferred in before}) > 1
+    answer = engine.generate([SourceRow("letters", "abc")], Limits(max_tokens=9))
+    engine.unload("letters")
+    assert (engine.snapshot_id("letters"), engine.held_bytes("letters")) == (None, 0)
+    with pytest.raises(KeyError):
+        engine.generate([SourceRow("letters", "abc")], Limits())
+    assert engine.infer(sources) == before
+    engine.drop("letters")
+    assert "letters" not in {inferred.task for inferred in engine.infer(sources)}
+    engine.know("letters", bytes_of["letters"])
+    assert engine.infer(sources) == before
+    assert engine.snapshot_id("letters") is None
+    engine.swap("letters", "letters-1", bytes_of["letters"])
+    assert engine.generate([SourceRow("letters", "abc")], Limits(max_tokens=9)) == answer
+    with pytest.raises(SnapshotError):
+        engine.know("letters", b"nonsense")
+    assert engine.snapshot_id("letters") == "letters-1"
+
+
+def test_a_larger_snapshot_is_said_to_take_more_memory(engine: Engine, base: Base) -> None:
+    engine.swap("small", "small-1", payload(base, 1, rank=1))
+    engine.swap("large", "large-1", payload(base, 1, rank=16))
+    assert engine.held_bytes("large") > engine.held_bytes("small")

@@ -117,6 +117,7 @@ def test_limits_are_those_of_the_code() -> None:
         "pair ids": (settings.consumer.id_window_s, settings.consumer.id_window_pairs),
         "replies": (settings.predictor.reply_window_s,),
         "requests that wait": (settings.predictor.queue_limit,),
+        "tasks in a predictor's memory": (settings.predictor.tasks_budget_bytes,),
         "fresh part": (settings.consumer.fresh_budget_bytes,),
         "reservoir": (task.reservoir_bytes,),
         "snapshots kept": (KEPT_PROMOTIONS, KEPT_HELD),

@@ -16,6 +16,7 @@ from edgeseq_core.model.base import Base
 from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.replay.buffer import Position, ReplayBuffer
 from edgeseq_core.replay.record import pair_key
+from edgeseq_core.serving.residents import Residents
 from edgeseq_core.serving.watch import SnapshotWatch
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.snapshots.registry import SnapshotRegistry
@@ -89,8 +90,9 @@ class Bench:
         self.heard: list[HeardReply] = []
         self.letters = LetterBox()
         self.engine = TorchEngine(base)
+        residents = Residents(self.engine, budget_bytes=64 << 20, clock=self.clock)
         self.watch = SnapshotWatch(
-            self.engine, registry, buffer, partitions=range(PARTITIONS), clock=self.clock
+            self.engine, residents, registry, buffer, partitions=range(PARTITIONS), clock=self.clock
         )
         self._owned: dict[int, Owned] = {}
         self.start_consumer()

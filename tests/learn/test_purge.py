@@ -18,6 +18,7 @@ from edgeseq_core.replay.buffer import IncomingPair, PairOutcome, Position, Task
 from edgeseq_core.replay.connection import connect
 from edgeseq_core.replay.record import PairRecord, pack
 from edgeseq_core.replay.redis import RedisStore
+from edgeseq_core.serving.residents import Residents
 from edgeseq_core.serving.watch import SnapshotWatch
 from edgeseq_core.snapshots.redis_registry import RedisRegistry
 from edgeseq_core.testing.base import tiny_base
@@ -174,7 +175,10 @@ def test_the_predictor_follows_to_the_clean_snapshot(world: World) -> None:
     world.ingest(numbered(0, 40))
     world.run()
     engine = TorchEngine(world.base)
-    watch = SnapshotWatch(engine, world.registry, world.buffer, partitions=[0], clock=world.clock)
+    residents = Residents(engine, budget_bytes=64 << 20, clock=world.clock)
+    watch = SnapshotWatch(
+        engine, residents, world.registry, world.buffer, partitions=[0], clock=world.clock
+    )
     watch.poll()
     before = engine.snapshot_id(TASK)
     purging = world.purge(producer="p", pair_id="3")

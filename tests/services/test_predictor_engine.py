@@ -12,7 +12,7 @@ from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.native.engine import NativeEngine
 from edgeseq_core.settings import load_settings
 from edgeseq_core.testing.base import write_tiny_base
-from edgeseq_services.predictor import load_engine
+from edgeseq_services.predictor import UNPACKED_BUDGET_BYTES, budget_bytes, load_engine
 from tests.contract.engines import INSTRUCTIONS
 
 
@@ -30,3 +30,16 @@ def test_the_native_engine_serves_what_it_can_and_pytorch_the_rest(tmp_path: Pat
     assert isinstance(load_engine(chosen), TorchEngine)
     with pytest.raises(ConfigError):
         load_engine(load_settings(base={"path": copy}, predictor={"engine": "native"}))
+
+
+def test_tasks_get_the_memory_that_is_set_and_more_by_default_where_they_need_it(
+    tmp_path: Path,
+) -> None:
+    base = {"path": write_tiny_base(tmp_path / "plain.safetensors")}
+    for kind in ("native", "torch") if INSTRUCTIONS else ("torch",):
+        default = load_settings(base=base, predictor={"engine": kind})
+        engine = load_engine(default)
+        own = default.predictor.tasks_budget_bytes if kind == "native" else UNPACKED_BUDGET_BYTES
+        assert budget_bytes(default, engine) == own
+        chosen = load_settings(predictor={"engine": kind, "tasks_budget_bytes": 5})
+        assert budget_bytes(chosen, engine) == 5

@@ -14,6 +14,7 @@ from edgeseq_core.serving.predictor import Predictor
 from edgeseq_core.serving.queued import QueuedRequest, expires_at_s
 from edgeseq_core.serving.recall import Asked
 from edgeseq_core.serving.replies import MemoryReplyCache, ReplyCache
+from edgeseq_core.serving.residents import Residents
 from edgeseq_core.settings import PredictorSettings
 from edgeseq_core.snapshots.manifest import (
     GateReport,
@@ -64,6 +65,9 @@ class CountingMeter(Meter):
         self.failures: list[str] = []
         self.uncached_replies = 0
         self.rows: list[int] = []
+        self.resident = (0, 0, 0)
+        self.cold_loads: list[float] = []
+        self.failed_loads = 0
 
     def request(self, task: str | None, outcome: str) -> None:
         self.outcomes.append((task, outcome))
@@ -76,6 +80,15 @@ class CountingMeter(Meter):
 
     def swap_failed(self, task: str) -> None:
         self.failures.append(task)
+
+    def residents(self, held: int, cold: int, held_bytes: int) -> None:
+        self.resident = (held, cold, held_bytes)
+
+    def cold_load(self, seconds: float) -> None:
+        self.cold_loads.append(seconds)
+
+    def cold_loads_failed(self, tasks: int) -> None:
+        self.failed_loads += tasks
 
     def freshness(self, task: str, seconds: float) -> None:
         self.fresh.append((task, round(seconds, 3)))
@@ -95,6 +108,7 @@ def predictor_of(
     max_tokens: int = 96,
     max_n_best: int = 8,
     meter: Meter | None = None,
+    residents: Residents | None = None,
 ) -> Predictor:
     return Predictor(
         engine,
@@ -103,13 +117,18 @@ def predictor_of(
         recall=recall,
         abstain_below=lambda _task: abstain_below,
         is_cancelled=is_cancelled,
+        residents=residents,
         settings=PredictorSettings(max_tokens=max_tokens, max_n_best=max_n_best),
         meter=meter,
     )
 
 
 def ask(predictor: Predictor, *requests: Request) -> list[Reply]:
-    return predictor.answer([predictor.receive(one) for one in requests])
+    """Replies to requests of tasks that need not be loaded first."""
+    found = predictor.answer([predictor.receive(one) for one in requests])
+    replies = [one for one in found if isinstance(one, Reply)]
+    assert len(replies) == len(found)
+    return replies
 
 
 def offer(

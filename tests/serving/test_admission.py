@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Collection
+
 import pytest
 
-from edgeseq_core.serving.admission import CANCEL_WINDOW_S, Admission
+from edgeseq_core.clock import SystemClock
+from edgeseq_core.serving.admission import CANCEL_WINDOW_S, Admission, Presence
 from edgeseq_core.serving.queued import QueuedRequest
 from edgeseq_core.testing.clock import FakeClock
 from tests.serving.examples import SENT_MS, queued
@@ -135,3 +139,91 @@ def test_waiting_ends_when_the_queue_closes(admission: Admission) -> None:
     assert not admission.wait(0.01)
     admission.close()
     assert admission.wait(20)
+
+
+# --- tasks that must be loaded first ------------------------------------------------------------------
+
+
+class Cold(Presence):
+    """Blocks what a test says, and keeps what it was told."""
+
+    def __init__(self, *tasks: str | None) -> None:
+        self.tasks: set[str | None] = set(tasks)
+        self.told: list[tuple[set[str | None], set[str | None]]] = []
+        self.wake: Callable[[], None] = lambda: None
+
+    def subscribe(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
+
+    def blocked(self, tasks: Collection[str | None]) -> Collection[str | None]:
+        return self.tasks & set(tasks)
+
+    def taken(self, batch: Collection[str | None], waiting: Collection[str | None]) -> None:
+        self.told.append((set(batch), set(waiting)))
+
+
+def test_requests_of_a_blocked_task_are_passed_and_keep_their_place(clock: FakeClock) -> None:
+    cold = Cold("cold", None)
+    admission = Admission(64, clock, cold)
+    admission.offer([queued(clock, request_id="first", task="cold", timeout_ms=900)])
+    admission.offer([queued(clock, request_id="nameless", task=None)])
+    admission.offer([queued(clock, request_id=f"hot{n}", task="hot") for n in range(3)])
+    assert take_all(admission, 2) == ["hot0", "hot1", "hot2"]
+    assert (admission.ready(), admission.size()) == ((0, None), 2)
+    assert cold.told[0] == ({"hot"}, {"cold", None, "hot"})
+    assert cold.told[-1] == (set(), {"cold", None})
+    admission.offer([queued(clock, request_id="later", task="hot")])
+    cold.tasks.clear()
+    assert take_all(admission) == ["first", "nameless", "later"]
+
+
+def test_a_blocked_request_expires_and_is_cancelled_as_others_are(clock: FakeClock) -> None:
+    admission = Admission(64, clock, Cold("cold"))
+    admission.offer([queued(clock, request_id="late", task="cold", timeout_ms=100)])
+    admission.offer([queued(clock, request_id="gone", task="cold")])
+    admission.cancel("gone")
+    clock.advance(0.1)
+    taken = admission.take(8)
+    assert (ids(taken.expired), ids(taken.cancelled), taken.batch) == (["late"], ["gone"], [])
+    assert admission.size() == 0
+
+
+def test_blocked_requests_count_in_the_queue(clock: FakeClock) -> None:
+    admission = Admission(4, clock, Cold("cold"))
+    admission.offer([queued(clock, task="cold") for _ in range(4)])
+    assert ids(admission.offer([queued(clock, request_id="x", task="hot")])) == ["x"]
+
+
+def test_who_sleeps_is_woken_when_a_task_was_loaded() -> None:
+    clock, cold = SystemClock(), Cold("cold")
+    admission = Admission(4, clock, cold)
+    admission.offer([queued(clock, task="cold")])
+    assert not admission.wait(0.01)
+
+    def loaded() -> None:
+        cold.tasks.clear()
+        cold.wake()
+
+    timer = threading.Timer(0.05, loaded)
+    timer.start()
+    assert admission.wait(20)
+    timer.join()
+
+
+def test_a_closed_queue_waits_for_what_is_blocked() -> None:
+    clock, cold = SystemClock(), Cold("cold")
+    admission = Admission(4, clock, cold)
+    admission.offer([queued(clock, task="cold")])
+    admission.close()
+    assert not admission.wait(0.01)
+    cold.tasks.clear()
+    assert admission.wait(0.01)
+
+
+def test_what_is_put_back_waits_on_whatever_the_room(clock: FakeClock) -> None:
+    admission = Admission(1, clock)
+    admission.offer([queued(clock, request_id="a")])
+    taken = admission.take(1).batch
+    admission.offer([queued(clock, request_id="b")])
+    admission.put_back(taken)
+    assert sorted(take_all(admission)) == ["a", "b"]

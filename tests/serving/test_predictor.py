@@ -8,8 +8,10 @@ import pytest
 
 from edgeseq_core.engine import Generation, Limits
 from edgeseq_core.errors import StoreUnavailableError
-from edgeseq_core.messages import Reply, Series
+from edgeseq_core.messages import Reply, Request, Series
+from edgeseq_core.serving.queued import QueuedRequest
 from edgeseq_core.serving.replies import MemoryReplyCache, SteadyReplyCache
+from edgeseq_core.serving.residents import Residents
 from edgeseq_core.testing.clock import FakeClock
 from edgeseq_core.testing.engine import FakeEngine, fake_payload
 from tests.serving.examples import CountingMeter, ask, predictor_of, request, serving
@@ -274,3 +276,89 @@ def test_without_the_shared_cache_serving_goes_on_and_is_counted(clock: FakeCloc
     ask(predictor, request("new", request_id="s"))
     assert "s" in shared.lookup(["s"])
     assert meter.uncached_replies == 1
+
+
+# --- tasks that are not in memory ---------------------------------------------------------------------
+
+
+class Shelf:
+    """A predictor whose task ``cold`` must be loaded first, and whose task ``dates`` need not be."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock, self.engine, self.meter = clock, FakeEngine(), CountingMeter()
+        self.residents = Residents(self.engine, budget_bytes=1 << 20, clock=clock)
+        self.load("dates")
+        self.residents.note("cold", "cold-1")
+        self.predictor = predictor_of(
+            self.engine, clock, residents=self.residents, meter=self.meter
+        )
+
+    def load(self, task: str) -> None:
+        self.residents.load(task, f"{task}-1", fake_payload(task, "m"))
+
+    def place(self) -> None:
+        self.residents.place("cold", fake_payload("cold", "m"))
+
+    def answer(self, *requests: Request) -> list[Reply | QueuedRequest]:
+        return self.predictor.answer([self.predictor.receive(one) for one in requests])
+
+
+@pytest.fixture
+def shelf(clock: FakeClock) -> Shelf:
+    return Shelf(clock)
+
+
+def test_a_cold_task_is_let_in_and_put_back_until_it_is_loaded(shelf: Shelf) -> None:
+    asked = shelf.predictor.receive(request("abc", task="cold"))
+    assert shelf.predictor.refuse(asked) is None
+    hot, back = shelf.predictor.answer([shelf.predictor.receive(request("abc")), asked])
+    assert isinstance(hot, Reply)
+    assert hot.hypotheses[0].target == "cba~m"
+    assert back is asked
+    shelf.load("cold")
+    (reply,) = shelf.predictor.answer([asked])
+    assert isinstance(reply, Reply)
+    assert (reply.snapshot_id, reply.hypotheses[0].target) == ("cold-1", "cba~m")
+
+
+def test_an_inferred_task_that_is_cold_is_loaded_and_its_answer_repeated(shelf: Shelf) -> None:
+    shelf.place()
+    nameless = request("cold:x", task=None)
+    (back,) = shelf.answer(nameless)
+    assert isinstance(back, QueuedRequest)
+    assert back.request.task == "cold"
+    assert shelf.residents.next_wish(0) == ("cold", True)
+    shelf.load("cold")
+    (reply,) = shelf.predictor.answer([back])
+    assert isinstance(reply, Reply)
+    assert (reply.task, reply.task_confidence, reply.snapshot_id) == ("cold", 0.75, "cold-1")
+    (again,) = shelf.answer(nameless)  # its id names the same question as before
+    assert again == reply
+    assert shelf.meter.outcomes[-1] == (None, "repeated")
+
+
+def test_all_askers_of_an_id_are_put_back_together(shelf: Shelf) -> None:
+    shelf.place()
+    nameless = request("cold:x", task=None)
+    back = shelf.answer(nameless, nameless)
+    assert [isinstance(one, QueuedRequest) and one.request.task for one in back] == ["cold"] * 2
+    shelf.load("cold")
+    replies = shelf.predictor.answer([one for one in back if isinstance(one, QueuedRequest)])
+    assert replies[0] == replies[1]
+
+
+def test_while_the_store_is_away_only_what_is_in_memory_answers(shelf: Shelf) -> None:
+    shelf.residents.cannot_reach_store()
+    cold, nameless, hot = shelf.answer(request(task="cold"), request(task=None), request())
+    assert isinstance(cold, Reply)
+    assert isinstance(nameless, Reply)
+    assert isinstance(hot, Reply)
+    assert (code(cold), code(nameless), code(hot)) == ("internal", "internal", None)
+
+
+def test_a_task_that_went_while_it_was_waited_for_is_unknown(shelf: Shelf) -> None:
+    asked = shelf.predictor.receive(request(task="cold"))
+    shelf.residents.drop("cold")
+    (reply,) = shelf.predictor.answer([asked])
+    assert isinstance(reply, Reply)
+    assert code(reply) == "unknown_task"

@@ -12,6 +12,7 @@ from edgeseq_core.replay.buffer import PairOutcome, StepCommit, TaskSettings
 from edgeseq_core.replay.memory import MemoryStore
 from edgeseq_core.serving.lineage import Lineage
 from edgeseq_core.serving.pair_status import PairStatusReader
+from edgeseq_core.serving.residents import Residents
 from edgeseq_core.serving.watch import SnapshotWatch
 from edgeseq_core.snapshots.manifest import SnapshotManifest, SnapshotRecord
 from edgeseq_core.snapshots.memory_registry import MemoryRegistry
@@ -35,8 +36,12 @@ class World:
         self.watch = self.new_watch()
 
     def new_watch(self) -> SnapshotWatch:
+        return self.watch_of(Residents(self.engine, budget_bytes=1 << 20, clock=self.clock))
+
+    def watch_of(self, residents: Residents) -> SnapshotWatch:
         return SnapshotWatch(
             self.engine,
+            residents,
             self.registry,
             self.store,
             partitions=range(2),

@@ -15,11 +15,13 @@ from edgeseq_core.telemetry.metrics import (
     TaskLabels,
 )
 
-UNITS = ("seconds", "bytes", "pairs", "rows", "requests", "ratio", "loss", "total", "info")
+UNITS = (
+    "seconds", "bytes", "pairs", "rows", "requests", "tasks", "ratio", "loss", "total", "info",
+)  # fmt: skip
 UNITLESS = ("drift_statistic", "drift_flag", "paused_partitions", "encoder_layers")
 LABELS = {
     "task", "outcome", "stage", "priority", "topic", "partition", "reason", "action", "verdict",
-    "set", "part",
+    "set", "part", "state",
 }  # fmt: skip
 ALL = [ConsumerMetrics, LearnerMetrics, PredictorMetrics]
 

@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <chrono>
+
 #include "safetensors.h"
 #include "search.h"
 
@@ -148,6 +150,32 @@ py::array_t<int32_t> sums(const std::string& isa, const py::array_t<int8_t, py::
   return made;
 }
 
+// Multiply-adds a second of exact sums, everything packed beforehand: what the named kernels can do at best.
+double multiply_adds_a_second(const std::string& isa, size_t rows, size_t out, size_t columns, double seconds) {
+  const Kernels* kernels = named(isa.c_str());
+  if (!kernels || !rows || !out || !columns) throw py::value_error("unknown instructions, or an empty product");
+  const py::gil_scoped_release released;
+  const std::vector<int8_t> weights(out * columns, 1);
+  Matrix matrix(out, columns);
+  matrix.put(0, {weights.data(), std::vector<float>(out, 1.0f)}, out);
+  const size_t stride = matrix.view().groups * 4;
+  Aligned<uint8_t> codes((rows + kRowsAhead) * stride);
+  Aligned<int32_t> found(rows * matrix.blocks() * kLanes);
+  const Product product{matrix.view(), 0, matrix.blocks(), codes.data(), stride, nullptr, rows, nullptr, nullptr,
+                        nullptr, 0, nullptr, 0, nullptr, 0};
+  const auto now = [] { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); };
+  kernels->sums(product, found.data());  // warm
+  size_t times = 0;
+  const double began = now();
+  double spent;
+  do {
+    kernels->sums(product, found.data());
+    times++;
+    spent = now() - began;
+  } while (spent < seconds);
+  return static_cast<double>(times) * static_cast<double>(rows * out * columns) / spent;
+}
+
 std::vector<std::string> instruction_sets() {
   size_t count;
   const Kernels* const* all = available(&count);
@@ -208,5 +236,6 @@ PYBIND11_MODULE(_engine, m) {
            })
       .def_property_readonly("instructions", [](const Engine& engine) { return engine.kernels.name; });
   m.def("sums", &sums);
+  m.def("multiply_adds_a_second", &multiply_adds_a_second);
   m.def("instruction_sets", &instruction_sets);
 }

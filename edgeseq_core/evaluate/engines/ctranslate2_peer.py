@@ -6,7 +6,7 @@ Matrices are shared in the same cycles.  Weights are random: only time is measur
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import ctranslate2
 import numpy as np
 from ctranslate2.specs import TransformerSpec
 
+from edgeseq_core.evaluate.engines.models import BASE
+from edgeseq_core.evaluate.engines.peer import TOKENS, Work
 from edgeseq_core.model.base_file import read_header
 from edgeseq_core.model.config import ModelConfig
 
@@ -81,29 +83,36 @@ def build(config: ModelConfig, folder: Path) -> None:
     spec.save(str(folder))
 
 
-def load(
-    folder: Path, threads: int, *, by_rows: bool, tokens: int
-) -> Callable[[int, int], Callable[[], object]]:
+class CTranslate2Peer:
     """Its answers; threads share the rows of a batch (``by_rows``), or each product."""
-    model = folder / "ctranslate2"
-    if not model.exists():
-        build(read_header(folder / "base.safetensors").config, model)
-    translator = ctranslate2.Translator(
-        str(model),
-        compute_type="int8",
-        inter_threads=threads if by_rows else 1,
-        intra_threads=1 if by_rows else threads,
-    )
 
-    def prepare(batch: int, _: int) -> Callable[[], object]:
-        rows = [[f"t{3 + at}" for at in range(tokens)]] * batch
-        most = -(-batch // threads) if by_rows else 0
-        return lambda: translator.translate_batch(
+    def __init__(self, folder: Path, threads: int, *, by_rows: bool) -> None:
+        model = folder / "ctranslate2"
+        if not model.exists():
+            build(read_header(folder / BASE).config, model)
+        self._threads, self._by_rows = threads, by_rows
+        self._translator = ctranslate2.Translator(
+            str(model),
+            compute_type="int8",
+            inter_threads=threads if by_rows else 1,
+            intra_threads=1 if by_rows else threads,
+        )
+
+    def prepare(self, batch: int, _tasks: int) -> Work:
+        rows = [[f"t{3 + at}" for at in range(TOKENS)]] * batch
+        most = -(-batch // self._threads) if self._by_rows else 0
+        return lambda: self._translator.translate_batch(
             rows,
             beam_size=1,
-            min_decoding_length=tokens,
-            max_decoding_length=tokens,
+            min_decoding_length=TOKENS,
+            max_decoding_length=TOKENS,
             max_batch_size=most,
         )
 
-    return prepare
+    def answers(self, _sources: Sequence[str]) -> None:
+        return None  # another network
+
+
+def ctranslate2_int8(folder: Path, threads: int, split: str | None) -> CTranslate2Peer:
+    """CTranslate2, its threads sharing products or (``split`` is "rows") rows."""
+    return CTranslate2Peer(folder, threads, by_rows=split == "rows")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,10 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from edgeseq_core.text.vocabulary import BOS
+from edgeseq_core.evaluate.engines.models import BASE, NEVER
+from edgeseq_core.text.vocabulary import BOS, EOS
+
+GREEDY = "greedy.int8.onnx"
 
 
 def export(folder: Path, into: Path) -> None:
@@ -28,15 +30,18 @@ def export(folder: Path, into: Path) -> None:
     from edgeseq_core.model.base import Base
     from edgeseq_core.model.edgeformer import EdgeFormer
 
-    model = Base.load(folder / "base.safetensors").model
+    model = Base.load(folder / BASE).model
+    ends = model.vocabulary_bias.detach().clone()
+    ends[EOS] += NEVER  # as our engines' calibrations have it
     config, rotary = model.config, model.positions
+    cosines, sines = torch.as_tensor(rotary.cosine), torch.as_tensor(rotary.sine)
     width, layers = config.head_width, range(config.decoder_layers)
 
     def heads(x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], x.shape[1], x.shape[2] // width, width).transpose(1, 2)
 
     def turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        a, b, kept = x.split([width // 4, width // 4, width // 2], -1)
+        a, b, kept = torch.split(x, [width // 4, width // 4, width // 2], -1)
         return torch.cat([a * cosine - b * sine, a * sine + b * cosine, kept], -1)
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -45,7 +50,8 @@ def export(folder: Path, into: Path) -> None:
 
     def norm(x: Tensor, name: str) -> Tensor:
         gain = model.norms[f"{name}.norm".replace(".", "_")]
-        return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * gain
+        found: Tensor = x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * gain
+        return found
 
     class Part(nn.Module):
         def __init__(self, model: EdgeFormer) -> None:
@@ -75,7 +81,7 @@ def export(folder: Path, into: Path) -> None:
     class Encode(Part):
         def forward(self, source: Tensor) -> tuple[Tensor, ...]:
             model, length = self.model, source.shape[1]
-            cosine, sine = rotary.cosine[:length], rotary.sine[:length]
+            cosine, sine = cosines[:length], sines[:length]
             x = model.embedding[source] * math.sqrt(config.d_model)
             for layer in range(config.encoder_layers):
                 site = f"encoder.{layer}.self"
@@ -97,7 +103,7 @@ def export(folder: Path, into: Path) -> None:
     class Step(Part):
         def forward(self, token: Tensor, at: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
             model, new = self.model, []
-            cosine, sine = rotary.cosine[at], rotary.sine[at]
+            cosine, sine = cosines[at], sines[at]
             memory, past = states[: len(states) // 2], states[len(states) // 2 :]
             x = model.embedding[token] * math.sqrt(config.d_model) + model.task_vector
             for layer in layers:
@@ -113,7 +119,7 @@ def export(folder: Path, into: Path) -> None:
                 x = x + self.project(mixed, site, "o")
                 x = self.feed(x, f"{name}.ffn", f"{name}.ffn2")
                 new += [k, v]
-            scores = norm(x, "decoder.out") @ model.embedding.T + model.vocabulary_bias
+            scores = norm(x, "decoder.out") @ model.embedding.T + ends
             return scores.argmax(-1), *new
 
     def names(letter: str) -> list[str]:
@@ -205,7 +211,7 @@ def loop(into: Path, past: list[str]) -> None:
     imports = {(one.domain, one.version): one for one in (*encode.opset_import, *step.opset_import)}
     model = helper.make_model(graph, opset_imports=list(imports.values()))
     model.ir_version = encode.ir_version
-    onnx.save(model, into / "greedy.int8.onnx")
+    onnx.save(model, into / GREEDY)
 
 
 def _prefix(graph: Any, prefix: str, kept: set[str]) -> None:
@@ -218,31 +224,3 @@ def _prefix(graph: Any, prefix: str, kept: set[str]) -> None:
         node.output[:] = [named(one) for one in node.output]
     for one in (*graph.initializer, *graph.output):
         one.name = named(one.name)
-
-
-def load(folder: Path, threads: int, *, tokens: int) -> Callable[[int, int], Callable[[], object]]:
-    """Its answers."""
-    into = folder / "onnx"
-    if not into.exists():
-        export(folder, into)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        str(into / "greedy.int8.onnx"), options, providers=["CPUExecutionProvider"]
-    )
-    starts = {one.name: one.shape for one in session.get_inputs() if one.name.endswith("_start")}
-
-    def prepare(batch: int, _: int) -> Callable[[], object]:
-        from edgeseq_core.model.base_file import read_header
-
-        config = read_header(folder / "base.safetensors").config
-        given = {
-            "source": np.tile(np.arange(3, 3 + tokens, dtype=np.int64), (batch, 1)),
-            "turns": np.array(tokens, np.int64),
-            "first": np.full((batch, 1), BOS, np.int64),
-        }
-        empty = np.zeros((batch, config.heads, 0, config.head_width), np.float32)
-        return lambda: session.run(None, given | dict.fromkeys(starts, empty))
-
-    return prepare
