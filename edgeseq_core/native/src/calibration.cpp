@@ -15,6 +15,7 @@ Factors factors_of(const std::string& part) {
   if (part == "v") return {"value", nullptr, nullptr};
   if (part == "o") return {"scale", "shift", nullptr};
   if (part == "down") return {"scale", "shift", "hidden"};
+  if (part == "gate") return {nullptr, "gate", nullptr};
   return {nullptr, nullptr, nullptr};
 }
 
@@ -36,6 +37,7 @@ Calibration::Calibration(std::shared_ptr<const Model> of, CalibrationShape given
     if (layer.feeds)
       for (const Linear* one : {&layer.ffn1.up, &layer.ffn1.down, &layer.ffn2.up, &layer.ffn2.down}) fit(*one, arrays);
   }
+  if (model->shape.copies) fit(model->pointer.query_gate_key, arrays);
   tokens = Matrix(shape.task_tokens, d);
   tokens.put(0, arrays.matrix("token", shape.task_tokens, d), shape.task_tokens);
   for (float score : shape.task_scores) has_task_scores = has_task_scores || score != 0;

@@ -213,7 +213,7 @@ void Forward::self_attention(const AttentionSite& site, const std::vector<size_t
   linear(site.out, 0, d / kLanes, Mode::add, space_.x.data(), d);
 }
 
-void Forward::memorize(const std::vector<size_t>& lengths, Memory* memory) {
+void Forward::memorize(const std::vector<Source>& sources, Memory* memory) {
   const size_t width = model_.shape.head_width, quarter = model_.head_quarter();
   quantize_norm(model_.encoder_gain);
   for (size_t l = 0; l < model_.decoder.size(); l++) {
@@ -222,12 +222,13 @@ void Forward::memorize(const std::vector<size_t>& lengths, Memory* memory) {
     linear(site.qkv, site.query_width / kLanes, (site.query_width + stride) / kLanes, Mode::store,
            space_.wide.data(), stride);
     size_t row = 0;
-    for (size_t s = 0; s < lengths.size(); s++) {
+    for (size_t s = 0; s < sources.size(); s++) {
+      const size_t length = sources[s].tokens.size();
       const Calibration& task = *tasks_[task_[row]];
       const TaskMemory& of_task = task.memory[l];
       const size_t tokens = task.shape.task_tokens;
       Memory& into = memory[s];
-      into.count = tokens + lengths[s];
+      into.count = tokens + length;
       const size_t head_stride = padded(into.count, kLanes) * width;
       into.keys.resize(model_.decoder.size());
       into.values.resize(model_.decoder.size());
@@ -236,7 +237,7 @@ void Forward::memorize(const std::vector<size_t>& lengths, Memory* memory) {
       float *keys = into.keys[l].data(), *values = into.values[l].data();
       for (size_t at = 0; at < tokens; at++) place_key(keys, head_stride, site.kv_heads, at, &of_task.keys[at * k]);
       std::copy(of_task.values.begin(), of_task.values.end(), values);
-      for (size_t at = 0; at < lengths[s]; at++, row++) {
+      for (size_t at = 0; at < length; at++, row++) {
         float* kv = &space_.wide[row * stride];
         kernels_.turn(kv, site.kv_heads, width, &model_.cosine[at * quarter], &model_.sine[at * quarter]);
         place_key(keys, head_stride, site.kv_heads, tokens + at, kv);
@@ -247,6 +248,7 @@ void Forward::memorize(const std::vector<size_t>& lengths, Memory* memory) {
                                           : Aligned<float>();
     }
   }
+  if (model_.shape.copies) read_copyable(sources, memory);
 }
 
 void Forward::remember(Calibration& task) {
@@ -327,44 +329,8 @@ float* Forward::step(const std::vector<Place>& places, size_t at) {
     }
     if (layer.feeds) feed(layer.ffn2);
   }
-  score();
+  score(places, at);
   return space_.logits.data();
-}
-
-// Scores of all symbols: of the table, with the task's biases, then what is the task's own.
-void Forward::score() {
-  const size_t stride = space_.logits_stride;
-  quantize_norm(model_.decoder_gain);
-  space_.logits.reserve(rows_ * stride);
-  for (size_t t = 0; t < tasks_.size(); t++) finish_[t] = &tasks_[t]->scores;
-  kernels_.project({model_.table.view(), 0, model_.table.blocks(), space_.codes.data(), space_.codes_stride,
-                    space_.x_scale.data(), rows_, finish_.data(), task_.data(), nullptr, 0, nullptr, 0,
-                    space_.logits.data(), stride},
-                   Mode::store);
-  for (const Segment& segment : segments_) {
-    const Calibration& task = *tasks_[segment.task];
-    const size_t rows = segment.end - segment.first, own = task.own_rows.blocks() * kLanes;
-    const Finish* finish = &task.own_scores;
-    space_.u.reserve(rows * own);
-    kernels_.project({task.own_rows.view(), 0, task.own_rows.blocks(),
-                      &space_.codes[segment.first * space_.codes_stride], space_.codes_stride,
-                      &space_.x_scale[segment.first], rows, &finish, zeros_.data(), nullptr, 0, nullptr, 0,
-                      space_.u.data(), own},
-                     Mode::store);
-    for (size_t row = 0; row < rows; row++)
-      own_scores(&space_.logits[(segment.first + row) * stride], &space_.u[row * own], task);
-  }
-}
-
-// A symbol of its own scores as the mean of its bytes do, by the base; then own rows add theirs.
-void Forward::own_scores(float* logits, const float* own, const Calibration& task) {
-  const size_t known = model_.shape.vocabulary;
-  for (size_t s = 0; s < task.shape.symbols.size(); s++) {
-    float sum = 0;
-    for (uint32_t byte : task.shape.symbols[s]) sum += logits[byte] - task.scores.bias[byte];
-    logits[known + s] = sum / static_cast<float>(task.shape.symbols[s].size()) + task.symbol_bias[s];
-  }
-  for (size_t i = 0; i < task.shape.rows.size(); i++) logits[task.shape.rows[i]] += own[i];
 }
 
 }  // namespace edgeseq

@@ -10,6 +10,13 @@
 
 namespace edgeseq {
 
+// What can be copied of a source.
+struct Copyable {
+  Aligned<float> keys;            // [blocks][width][16], turned to their places
+  std::vector<uint32_t> symbols;  // that its tokens stand for, each once
+  std::vector<size_t> which;      // of them each token stands for
+};
+
 // What the decoder reads of a source: keys and values of task tokens and source, a decoder layer.  It may be
 // of a longer one before: nothing beyond `count` is used.
 struct Memory {
@@ -17,12 +24,15 @@ struct Memory {
   std::vector<Aligned<float>> keys;    // [kv_heads][blocks][width][16]
   std::vector<Aligned<float>> values;  // [count, key_width]
   Aligned<float> added;                // to scores, where task tokens have some; else empty
+  Copyable copyable;                   // where the base copies
 };
 
-// One to encode: its tokens, their own rows (1 + a row of the task's `source_rows`, 0: none; empty: none at all).
+// One to encode: its tokens, their own rows (1 + a row of the task's `source_rows`, 0: none; empty: none at all),
+// and the symbols of the target that they stand for (where the base copies).
 struct Source {
   const std::vector<uint32_t>& tokens;
   const std::vector<uint32_t>& own;
+  const std::vector<uint32_t>& symbols;
   uint16_t task;  // index into the batch's tasks
 };
 
@@ -54,6 +64,7 @@ class Caches {
 struct Workspace {
   std::vector<Memory> memories;  // of a batch's rows
   Aligned<float> x, wide, mixed, row, scores, u, x_scale, u_scale, keys, logits;
+  std::vector<float> shares;  // of symbols of a source
   Aligned<uint8_t> codes, u_codes;
   Caches caches;
   size_t codes_stride = 0, logits_stride = 0;
@@ -68,7 +79,7 @@ class Forward {
   // Residual stream after the first `layers` layers, for sources one after another: left in `space.x`.
   void encode(const std::vector<Source>& sources, size_t layers);
   // What the decoder reads of them.
-  void memorize(const std::vector<size_t>& lengths, Memory* memory);
+  void memorize(const std::vector<Source>& sources, Memory* memory);
   // Scores of each place's next token, [places, logits_stride]; every place has decoded `at` tokens.
   float* step(const std::vector<Place>& places, size_t at);
   // Keys and values of a task's tokens, for `memorize`; the task is the only one of the batch.
@@ -90,8 +101,10 @@ class Forward {
   const uint8_t* reduce(const Linear&, size_t first, size_t end, size_t* stride);
   void feed(const FfnSite&);
   void self_attention(const AttentionSite&, const std::vector<size_t>& lengths);
-  void score();
+  void read_copyable(const std::vector<Source>& sources, Memory* memory);
+  void score(const std::vector<Place>& places, size_t at);
   void own_scores(float* logits, const float* own, const Calibration&);
+  void copy(const std::vector<Place>& places, size_t at);
   void place_key(float* keys, size_t head_stride, size_t heads, size_t at, const float* key) const;
 
   const Model& model_;

@@ -90,6 +90,8 @@ struct Kernels {
   // Exact sums [rows, N] of `product`, for tests.
   void (*sums)(const Product&, int32_t* out);
   void (*attend)(const Attention&);
+  // The weights that one query of one head gives to keys, without values: into `out`, [count filled up to 16].
+  void (*point)(const Attention&);
   // Rotary turn of the first half of each head, in place.
   void (*turn)(float* heads, size_t count, size_t width, const float* cosine, const float* sine);
   Best (*best)(const float* x, size_t n);  // the first of the largest

@@ -315,6 +315,15 @@ void attend(const Attention& a) {
   }
 }
 
+void point(const Attention& a) {
+  const size_t filled = edgeseq::padded(a.count, kLanes);
+  const F scale = all(1.0f / std::sqrt(static_cast<float>(a.width)));
+  for (size_t i = 0; i < filled; i += kLanes)
+    score_block<1>(a, a.query, a.keys + i * a.width, scale, a.out + i, filled);
+  const F factor = all(1.0f / weigh(a.out, a.count, filled, a.added));
+  for (size_t i = 0; i < filled; i += kLanes) store(a.out + i, load(a.out + i) * factor);
+}
+
 // `pairs` is a constant for the usual widths of a head, so that compilers turn the loops into vectors.
 EDGESEQ_INLINE void turn_pairs(float* heads, size_t count, size_t pairs, const float* __restrict cosine,
                                const float* __restrict sine) {
@@ -368,7 +377,7 @@ float log_total(const float* x, size_t n, float top, float factor) {
 #define EDGESEQ_KERNELS(name)                                                                     \
   const edgeseq::Kernels* edgeseq::kernels_##name() {                                             \
     static constexpr edgeseq::Kernels table = {#name, kZero,  quantize, quantize_few, norm,       \
-                                               project, sums, attend,   turn,         best,       \
-                                               log_total};                                        \
+                                               project, sums, attend,   point,        turn,       \
+                                               best,    log_total};                               \
     return &table;                                                                                \
   }

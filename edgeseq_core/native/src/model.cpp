@@ -5,6 +5,9 @@
 namespace edgeseq {
 namespace {
 
+// Of the pointer (edgeseq_core/model/output.py, which says why).
+constexpr float kPointerBase = 30, kDistanceCost = 0.5f;
+
 // The name of a site's own parameter, as PyTorch's ParameterDict has it.
 std::string key(const std::string& site, const std::string& part) {
   std::string out = site + "." + part;
@@ -14,6 +17,20 @@ std::string key(const std::string& site, const std::string& part) {
 
 Aligned<float> gain(Reader& arrays, const std::string& sublayer, size_t d) {
   return {arrays.floats("norms." + key(sublayer, "norm"), d), d};
+}
+
+// How rotary positions turn each of `quarter` pairs at each of `places`: [places, quarter].
+void turns(float base, size_t quarter, size_t places, Aligned<float>* cosine, Aligned<float>* sine) {
+  *cosine = Aligned<float>(places * quarter);
+  *sine = Aligned<float>(places * quarter);
+  for (size_t i = 0; i < quarter; i++) {
+    const float frequency = std::pow(base, -static_cast<float>(i) / static_cast<float>(quarter));
+    for (size_t at = 0; at < places; at++) {
+      const float angle = static_cast<float>(at) * frequency;
+      (*cosine)[at * quarter + i] = std::cos(angle);
+      (*sine)[at * quarter + i] = std::sin(angle);
+    }
+  }
 }
 
 bool fits(const std::vector<size_t>& widths, size_t unit) {
@@ -70,20 +87,24 @@ Model::Model(const Shape& given, Reader& arrays) : shape(given) {
   decoder_gain = gain(arrays, "decoder.out", d);
   arrays.matrix("task_tokens", shape.task_tokens, d);  // a calibration has its own
   arrays.floats("task_vector", d);
+  if (shape.copies) read_pointer(arrays);
   arrays.finish();
   number_sites();
+  turns(10000, head_quarter(), shape.max_tokens + 1, &cosine, &sine);
+}
 
-  const size_t quarter = head_quarter(), places = shape.max_tokens + 1;
-  cosine = Aligned<float>(places * quarter);
-  sine = Aligned<float>(places * quarter);
-  for (size_t i = 0; i < quarter; i++) {
-    const float frequency = std::pow(10000.0f, -static_cast<float>(i) / static_cast<float>(quarter));
-    for (size_t at = 0; at < places; at++) {
-      const float angle = static_cast<float>(at) * frequency;
-      cosine[at * quarter + i] = std::cos(angle);
-      sine[at * quarter + i] = std::sin(angle);
-    }
-  }
+void Model::read_pointer(Reader& arrays) {
+  const size_t width = shape.head_width, d = shape.d_model, middle = shape.max_tokens;
+  const std::vector<Part> parts = {{"q", 0, width}, {"gate", width, 1}, {"k", width + kLanes, width}};
+  pointer_matrix_ = Matrix(2 * width + kLanes, d);
+  for (const Part& part : parts)
+    pointer_matrix_.put(part.first, arrays.matrix("matrices.copy_" + part.name, part.rows, d), part.rows);
+  pointer.width = width;
+  pointer.query_gate_key = linear(arrays, "decoder.copy", pointer_matrix_, parts);
+  turns(kPointerBase, width / 4, shape.max_tokens + 1, &pointer.cosine, &pointer.sine);
+  pointer.nearness = Aligned<float>(2 * middle + kLanes);
+  for (size_t i = 0; i < pointer.nearness.size(); i++)
+    pointer.nearness[i] = -kDistanceCost * static_cast<float>(i > middle ? i - middle : middle - i);
 }
 
 void Model::read_groups(Reader& arrays) {
@@ -164,10 +185,11 @@ void Model::number_sites() {
     if (layer.feeds)
       for (Linear* one : {&layer.ffn1.up, &layer.ffn1.down, &layer.ffn2.up, &layer.ffn2.down}) number(*one);
   }
+  if (shape.copies) number(pointer.query_gate_key);
 }
 
 size_t Model::bytes() const {
-  size_t sum = table.bytes();
+  size_t sum = table.bytes() + pointer_matrix_.bytes();
   for (const auto& group : attention_groups_) sum += group.qkv.bytes() + group.out.bytes();
   for (const auto* groups : {&ffn_groups_, &small_groups_})
     for (const auto& group : *groups) sum += group.up.bytes() + group.down.bytes();

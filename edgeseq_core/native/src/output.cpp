@@ -1,0 +1,106 @@
+// From the decoder's hidden states to scores of all symbols: of the vocabulary alone, or with a pointer into the
+// source (edgeseq_core/model/output.py).
+#include <cmath>
+
+#include "forward.h"
+
+namespace edgeseq {
+namespace {
+
+constexpr float kLeast = 1e-30f;  // a copy probability under it counts as this much
+
+// log(1 + e^x), and minus the logarithm of what a gate lets through.
+float softplus(float x) { return std::max(x, 0.0f) + std::log1p(std::exp(-std::abs(x))); }
+
+}  // namespace
+
+// Scores of all symbols: of the table, with the task's biases, then what is the task's own.
+void Forward::score(const std::vector<Place>& places, size_t at) {
+  const size_t stride = space_.logits_stride;
+  quantize_norm(model_.decoder_gain);
+  space_.logits.reserve(rows_ * stride);
+  for (size_t t = 0; t < tasks_.size(); t++) finish_[t] = &tasks_[t]->scores;
+  kernels_.project({model_.table.view(), 0, model_.table.blocks(), space_.codes.data(), space_.codes_stride,
+                    space_.x_scale.data(), rows_, finish_.data(), task_.data(), nullptr, 0, nullptr, 0,
+                    space_.logits.data(), stride},
+                   Mode::store);
+  for (const Segment& segment : segments_) {
+    const Calibration& task = *tasks_[segment.task];
+    const size_t rows = segment.end - segment.first, own = task.own_rows.blocks() * kLanes;
+    const Finish* finish = &task.own_scores;
+    space_.u.reserve(rows * own);
+    kernels_.project({task.own_rows.view(), 0, task.own_rows.blocks(),
+                      &space_.codes[segment.first * space_.codes_stride], space_.codes_stride,
+                      &space_.x_scale[segment.first], rows, &finish, zeros_.data(), nullptr, 0, nullptr, 0,
+                      space_.u.data(), own},
+                     Mode::store);
+    for (size_t row = 0; row < rows; row++)
+      own_scores(&space_.logits[(segment.first + row) * stride], &space_.u[row * own], task);
+  }
+  if (model_.shape.copies) copy(places, at);
+}
+
+// A symbol of its own scores as the mean of its bytes do, by the base; then own rows add theirs.
+void Forward::own_scores(float* logits, const float* own, const Calibration& task) {
+  const size_t known = model_.shape.vocabulary;
+  for (size_t s = 0; s < task.shape.symbols.size(); s++) {
+    float sum = 0;
+    for (uint32_t byte : task.shape.symbols[s]) sum += logits[byte] - task.scores.bias[byte];
+    logits[known + s] = sum / static_cast<float>(task.shape.symbols[s].size()) + task.symbol_bias[s];
+  }
+  for (size_t i = 0; i < task.shape.rows.size(); i++) logits[task.shape.rows[i]] += own[i];
+}
+
+// --- the pointer ----------------------------------------------------------------------------------------
+
+void Forward::read_copyable(const std::vector<Source>& sources, Memory* memory) {
+  const Pointer& pointer = model_.pointer;
+  const size_t width = pointer.width;
+  linear(pointer.query_gate_key, pointer.key_block(), pointer.key_block() + width / kLanes, Mode::store,
+         space_.wide.data(), width);
+  float* key = space_.wide.data();
+  for (size_t s = 0; s < sources.size(); s++) {
+    const std::vector<uint32_t>& stand_for = sources[s].symbols;
+    Copyable& into = memory[s].copyable;
+    into.keys.reserve(padded(stand_for.size(), kLanes) * width);
+    into.symbols.clear();
+    into.which.clear();
+    for (size_t at = 0; at < stand_for.size(); at++, key += width) {
+      kernels_.turn(key, 1, width, &pointer.cosine[at * width / 4], &pointer.sine[at * width / 4]);
+      place_key(into.keys.data(), 0, 1, at, key);
+      const auto known = std::find(into.symbols.begin(), into.symbols.end(), stand_for[at]);
+      into.which.push_back(static_cast<size_t>(known - into.symbols.begin()));
+      if (known == into.symbols.end()) into.symbols.push_back(stand_for[at]);
+    }
+  }
+}
+
+// Makes scores log-probabilities, p = (1 - g) p_vocabulary + g p_copy; the codes are the hidden states'.
+void Forward::copy(const std::vector<Place>& places, size_t at) {
+  const Pointer& pointer = model_.pointer;
+  const size_t width = pointer.width, stride = width + kLanes;
+  linear(pointer.query_gate_key, 0, pointer.key_block(), Mode::store, space_.wide.data(), stride);
+  for (size_t row = 0; row < rows_; row++) {
+    float *query = &space_.wide[row * stride], *logits = &space_.logits[row * space_.logits_stride];
+    const float gate = query[width];
+    const Copyable& source = places[row].memory->copyable;
+    const size_t count = source.which.size(), symbols = tasks_[task_[row]]->symbols();
+    kernels_.turn(query, 1, width, &pointer.cosine[at * width / 4], &pointer.sine[at * width / 4]);
+    space_.scores.reserve(padded(count, kLanes));
+    kernels_.point({query, 1, stride, 1, 1, width, source.keys.data(), 0, nullptr, 0, count,
+                    &pointer.nearness[model_.shape.max_tokens - at], nullptr, space_.scores.data(), 0});
+    space_.shares.assign(source.symbols.size(), 0.0f);
+    for (size_t i = 0; i < count; i++) space_.shares[source.which[i]] += space_.scores[i];
+
+    const float largest = kernels_.best(logits, symbols).value;
+    const float down = kernels_.log_total(logits, symbols, largest, 1) + softplus(gate);
+    for (size_t symbol = 0; symbol < symbols; symbol++) logits[symbol] -= down;
+    for (size_t i = 0; i < source.symbols.size(); i++) {
+      const float copied = std::log(std::max(space_.shares[i], kLeast)) - softplus(-gate);
+      float& score = logits[source.symbols[i]];
+      score += softplus(copied - score);
+    }
+  }
+}
+
+}  // namespace edgeseq
