@@ -57,7 +57,6 @@ EXPRESSED = {
     "positions": "rotary",
     "encoder_mixer": "attention",
     "decoder_mixer": "attention",
-    "bands": (),
 }
 LANES = 16
 
@@ -244,6 +243,8 @@ def _shape(config: ModelConfig) -> dict[str, Any]:
         "encoder_ffn": [config.encoder_width(group) for group in range(config.ffn_groups)],
         "decoder_ffn": [config.decoder_width(layer) for layer in layers],
         "copies": config.output == "copy",
+        "tail_sizes": [size for size, _ in config.tails] if config.bands else [],
+        "tail_widths": [width for _, width in config.tails] if config.bands else [],
     }
 
 

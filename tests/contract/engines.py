@@ -32,6 +32,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "decoder_ffn": 0,
     },
     "copy": {"output": "copy"},
+    "bands": {"bands": (270, 333)},
 }
 CASES = [
     *(("torch", shape) for shape in [*SHAPES, *TORCH_SHAPES]),

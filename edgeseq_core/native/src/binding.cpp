@@ -40,7 +40,8 @@ Shape shape_of(const py::dict& given) {
   return {number("vocabulary"),     number("d_model"),        number("head_width"),
           number("encoder_layers"), number("decoder_layers"), number("task_tokens"),
           number("max_tokens"),     numbers("query_width"),   numbers("key_width"),
-          numbers("encoder_ffn"),   numbers("decoder_ffn"),   py::cast<bool>(given["copies"])};
+          numbers("encoder_ffn"),   numbers("decoder_ffn"),   py::cast<bool>(given["copies"]),
+          numbers("tail_sizes"),    numbers("tail_widths")};
 }
 
 std::shared_ptr<Model> make_model(const py::dict& shape, Stored& stored) {

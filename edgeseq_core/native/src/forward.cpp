@@ -43,7 +43,7 @@ Forward::Forward(const Model& model, const Kernels& kernels, Workspace& space,
   size_t most = model.shape.vocabulary;
   for (const Calibration* task : tasks_)
     if (task) most = std::max(most, task->symbols());
-  space_.logits_stride = padded(most, kLanes);
+  space_.logits_stride = padded(most, kLanes) + kLanes;  // a tail begins anywhere: its last block reaches further
 }
 
 size_t Forward::symbols(uint16_t task) const {
@@ -71,15 +71,43 @@ void Forward::set_tasks(const std::vector<uint16_t>& of_row) {
   }
 }
 
+// y += factor * the embedding of a token of the base.
+void Forward::look_up(uint32_t token, float factor, float* y) {
+  const auto tail = std::find_if(model_.tails.begin(), model_.tails.end(), [=](const Tail& t) { return t.has(token); });
+  if (tail == model_.tails.end()) return model_.table.add_row(token, factor, y);
+  const size_t row = token - tail->first;  // whose values are codes already
+  const float scale = tail->rows.scale()[row] * factor;
+  const Finish* finish = &tail->widened;
+  tail->rows.read_codes(row, kernels_.zero, space_.codes.data());
+  kernels_.project({tail->wide.view(), 0, tail->wide.blocks(), space_.codes.data(), code_stride(tail->rows.columns()),
+                    &scale, 1, &finish, zeros_.data(), nullptr, 0, nullptr, 0, y, 0},
+                   Mode::add);
+}
+
+// y = embedding of a symbol times sqrt(d), plus the task vector.
+void Forward::embed(const Calibration& task, uint32_t token, float* y) {
+  const size_t d = model_.shape.d_model, known = model_.shape.vocabulary;
+  std::fill_n(y, d, 0.0f);
+  if (token < known) {
+    look_up(token, 1, y);
+  } else {  // the mean of its bytes
+    const auto& bytes = task.shape.symbols[token - known];
+    for (uint32_t byte : bytes) look_up(byte, 1.0f / static_cast<float>(bytes.size()), y);
+  }
+  task.add_own_row(token, y);
+  const float root = std::sqrt(static_cast<float>(d));
+  for (size_t c = 0; c < d; c++) y[c] = y[c] * root + task.vector[c];
+}
+
 // --- parts of a layer -----------------------------------------------------------------------------------
 
-void Forward::quantize_norm(const Aligned<float>& gain) {
+void Forward::quantize_norm(const Aligned<float>& gain, const float* factor) {
   const size_t d = model_.shape.d_model;
   space_.codes_stride = code_stride(d);
   for (size_t row = 0; row < rows_; row++) {
     kernels_.norm(&space_.x[row * d], gain.data(), d, space_.row.data());
     space_.x_scale[row] =
-        kernels_.quantize(space_.row.data(), nullptr, d, &space_.codes[row * space_.codes_stride]);
+        kernels_.quantize(space_.row.data(), factor, d, &space_.codes[row * space_.codes_stride]);
   }
 }
 
@@ -92,6 +120,13 @@ void Forward::quantize_rows(const float* from, size_t stride, size_t width, cons
     space_.x_scale[row] = kernels_.quantize(from + row * stride, factor, padded(width, kLanes),
                                             &space_.codes[row * space_.codes_stride]);
   }
+}
+
+// y = a matrix that no task changes, of the quantized rows; `finish` is one a task.
+void Forward::whole(const Matrix& matrix, const std::vector<const Finish*>& finish, float* y, size_t stride) {
+  kernels_.project({matrix.view(), 0, matrix.blocks(), space_.codes.data(), space_.codes_stride,
+                    space_.x_scale.data(), rows_, finish.data(), task_.data(), nullptr, 0, nullptr, 0, y, stride},
+                   Mode::store);
 }
 
 // y = (or += ...) blocks [first, end) of a linear map of the quantized rows.
@@ -177,7 +212,7 @@ void Forward::encode(const std::vector<Source>& sources, size_t layers) {
   for (const Source& source : sources)
     for (size_t at = 0; at < source.tokens.size(); at++, x += d) {
       std::fill_n(x, d, 0.0f);
-      model_.table.add_row(source.tokens[at], root, x);
+      look_up(source.tokens[at], root, x);
       if (!source.own.empty() && source.own[at])
         tasks_[source.task]->source_rows.add_row(source.own[at] - 1, root, x);
     }
@@ -283,7 +318,7 @@ float* Forward::step(const std::vector<Place>& places, size_t at) {
   task_.resize(rows_);
   for (size_t row = 0; row < rows_; row++) {
     task_[row] = places[row].task;
-    tasks_[places[row].task]->embed(places[row].token, &space_.x[row * d]);
+    embed(*tasks_[places[row].task], places[row].token, &space_.x[row * d]);
   }
   set_tasks(task_);
   const auto mix = [&](const AttentionSite& site, size_t row, size_t q_stride, const float* keys,

@@ -95,8 +95,11 @@ class Forward {
 
   void begin(size_t rows);
   void set_tasks(const std::vector<uint16_t>& of_row);
-  void quantize_norm(const Aligned<float>& gain);
+  void look_up(uint32_t token, float factor, float* y);
+  void embed(const Calibration&, uint32_t token, float* y);
+  void quantize_norm(const Aligned<float>& gain, const float* factor = nullptr);
   void quantize_rows(const float* from, size_t stride, size_t width, const Linear* factors = nullptr);
+  void whole(const Matrix&, const std::vector<const Finish*>&, float* y, size_t stride);
   void linear(const Linear&, size_t first, size_t end, Mode, float* y, size_t stride);
   const uint8_t* reduce(const Linear&, size_t first, size_t end, size_t* stride);
   void feed(const FfnSite&);
@@ -105,6 +108,8 @@ class Forward {
   void score(const std::vector<Place>& places, size_t at);
   void own_scores(float* logits, const float* own, const Calibration&);
   void copy(const std::vector<Place>& places, size_t at);
+  void score_tails();
+  void join_bands();
   void place_key(float* keys, size_t head_stride, size_t heads, size_t at, const float* key) const;
 
   const Model& model_;

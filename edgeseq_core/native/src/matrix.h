@@ -82,6 +82,12 @@ class Matrix {
     for (size_t c = 0; c < columns_; c++) y[c] += scale * static_cast<float>(group[c / 4 * 64 + c % 4]);
   }
 
+  // The values of a row as codes of activations, whose zero is `zero`.
+  void read_codes(size_t row, int zero, uint8_t* codes) const {
+    const int8_t* group = &values_[place(row, 0)];
+    for (size_t c = 0; c < columns_; c++) codes[c] = static_cast<uint8_t>(group[c / 4 * 64 + c % 4] + zero);
+  }
+
   PackedView view() const { return {values_.data(), offset_.data(), groups_}; }
   size_t rows() const { return rows_; }
   size_t columns() const { return columns_; }

@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include <cmath>
+#include <numeric>
 
 namespace edgeseq {
 namespace {
@@ -51,6 +52,15 @@ void Shape::check() const {
     if (query_width[g] % key_width[g]) throw Misfit("heads of keys divide heads of queries");
   if (encoder_ffn.empty() || decoder_ffn.size() != decoder_layers)
     throw Misfit("each layer has the width of its FFN");
+  if (tail_sizes.size() != tail_widths.size() || !fits(tail_sizes, 1) || !fits(tail_widths, 1))
+    throw Misfit("each band has a size and a width");
+  for (size_t t = 0, rest = vocabulary; t < tail_sizes.size(); rest -= tail_sizes[t++])
+    if (tail_sizes[t] >= rest || tail_widths[t] > d_model) throw Misfit("bands are parts of the vocabulary");
+  if (copies && !tail_sizes.empty()) throw Misfit("a base that copies has no bands");
+}
+
+size_t Shape::first_band() const {
+  return vocabulary - std::accumulate(tail_sizes.begin(), tail_sizes.end(), size_t{0});
 }
 
 Model::Model(const Shape& given, Reader& arrays) : shape(given) {
@@ -75,22 +85,49 @@ Model::Model(const Shape& given, Reader& arrays) : shape(given) {
     }
     decoder.push_back(std::move(layer));
   }
-  table = Matrix(v, d);
-  table.put(0, arrays.matrix("embedding", v, d), v);
-  vocabulary_bias = Aligned<float>(padded(v, kLanes));
+  const size_t first = shape.first_band();
+  table = Matrix(first, d);
+  table.put(0, arrays.matrix("embedding", first, d), first);
+  // A tail begins anywhere, so that its last block reaches further.
+  vocabulary_bias = Aligned<float>(padded(v, kLanes) + kLanes);
   std::fill_n(vocabulary_bias.data(), vocabulary_bias.size(), -INFINITY);  // no token is beyond it
   const std::vector<float> bias = arrays.floats("vocabulary_bias", v);
   std::copy(bias.begin(), bias.end(), vocabulary_bias.data());
-  scores.scale = table.scale().data();
-  scores.bias = vocabulary_bias.data();
   encoder_gain = gain(arrays, "encoder.out", d);
   decoder_gain = gain(arrays, "decoder.out", d);
   arrays.matrix("task_tokens", shape.task_tokens, d);  // a calibration has its own
   arrays.floats("task_vector", d);
   if (shape.copies) read_pointer(arrays);
+  if (!shape.tail_sizes.empty()) read_tails(arrays);
   arrays.finish();
   number_sites();
   turns(10000, head_quarter(), shape.max_tokens + 1, &cosine, &sine);
+}
+
+void Model::read_tails(Reader& arrays) {
+  const size_t d = shape.d_model, count = shape.tail_sizes.size();
+  size_t first = shape.first_band();
+  for (size_t t = 0; t < count; first += shape.tail_sizes[t++]) {
+    const size_t size = shape.tail_sizes[t], width = shape.tail_widths[t];
+    const std::string name = "tails." + std::to_string(t);
+    const QuantizedRows rows = arrays.matrix(name + "_rows", size, width), out = arrays.matrix(name + "_out", d, width);
+    std::vector<int8_t> turned(d * width);
+    for (size_t r = 0; r < d; r++)
+      for (size_t c = 0; c < width; c++) turned[c * d + r] = out.values[r * width + c];
+    Tail tail{first, Matrix(size, width), Matrix(d, width), Matrix(width, d), Aligned<float>(d),
+              Aligned<float>(padded(width, kLanes)), Aligned<float>(out.scale, d), {}, {}};
+    tail.rows.put(0, rows, size);
+    tail.wide.put(0, out, d);
+    tail.narrow.put(0, {turned.data(), std::vector<float>(width, 1.0f)}, width);
+    std::fill_n(tail.ones.data(), width, 1.0f);
+    tail.widened.scale = tail.wide.scale().data();
+    tail.narrowed.scale = tail.ones.data();
+    tail.widened.bias = tail.narrowed.bias = tail.zeros.data();
+    tails.push_back(std::move(tail));
+  }
+  reach_matrix_ = Matrix(count, d);
+  reach_matrix_.put(0, arrays.matrix("matrices.bands_tails", count, d), count);
+  reach = linear(arrays, "decoder.bands", reach_matrix_, {{"tails", 0, count}});
 }
 
 void Model::read_pointer(Reader& arrays) {
@@ -186,10 +223,12 @@ void Model::number_sites() {
       for (Linear* one : {&layer.ffn1.up, &layer.ffn1.down, &layer.ffn2.up, &layer.ffn2.down}) number(*one);
   }
   if (shape.copies) number(pointer.query_gate_key);
+  if (!tails.empty()) number(reach);
 }
 
 size_t Model::bytes() const {
-  size_t sum = table.bytes() + pointer_matrix_.bytes();
+  size_t sum = table.bytes() + pointer_matrix_.bytes() + reach_matrix_.bytes();
+  for (const Tail& tail : tails) sum += tail.rows.bytes() + tail.wide.bytes() + tail.narrow.bytes();
   for (const auto& group : attention_groups_) sum += group.qkv.bytes() + group.out.bytes();
   for (const auto* groups : {&ffn_groups_, &small_groups_})
     for (const auto& group : *groups) sum += group.up.bytes() + group.down.bytes();

@@ -15,6 +15,9 @@ struct Shape {
   std::vector<size_t> encoder_ffn;             // of each group of the encoder's FFNs
   std::vector<size_t> decoder_ffn;             // of each decoder layer; 0: none
   bool copies = false;                         // whether it points into the source
+  std::vector<size_t> tail_sizes, tail_widths;  // of bands of tokens after the first
+
+  size_t first_band() const;
 
   void check() const;  // throws Misfit for what the kernels cannot compute
 };
@@ -68,6 +71,17 @@ struct Pointer {
   size_t key_block() const { return width / kLanes + 1; }
 };
 
+// A band of rarer tokens: rows of few numbers, and a matrix that widens them.
+struct Tail {
+  size_t first;               // its first token
+  Matrix rows;                // [tokens, width]
+  Matrix wide, narrow;        // [d_model, width], and the same turned over, whose scales are factors of its input
+  Aligned<float> zeros, ones, factors;
+  Finish widened, narrowed;
+
+  bool has(size_t token) const { return token >= first && token < first + rows.rows(); }
+};
+
 class Model {
  public:
   Model(const Shape& shape, Reader& arrays);
@@ -75,13 +89,14 @@ class Model {
   Model& operator=(const Model&) = delete;
 
   const Shape shape;
-  Matrix table;  // embeddings of all tokens, which also score them
+  Matrix table;  // embeddings of all tokens, or of the first band, which also score them
+  std::vector<Tail> tails;
   Aligned<float> vocabulary_bias, encoder_gain, decoder_gain;
-  Finish scores;  // of the bare table
   std::vector<EncoderLayer> encoder;
   std::vector<DecoderLayer> decoder;
   Aligned<float> cosine, sine;  // [max_tokens + 1, head_width / 4]
   Pointer pointer;              // where `shape.copies`
+  Linear reach;                 // how likely each tail is, where there are some
 
   const std::vector<const Linear*>& linears() const { return linears_; }
   size_t head_quarter() const { return shape.head_width / 4; }
@@ -98,6 +113,7 @@ class Model {
   };
 
   void read_groups(Reader&);
+  void read_tails(Reader&);
   void read_pointer(Reader&);
   void number_sites();
   AttentionSite attention(Reader&, const std::string& site, size_t group);
@@ -106,7 +122,7 @@ class Model {
 
   std::vector<AttentionGroup> attention_groups_;
   std::vector<FfnGroup> ffn_groups_, small_groups_;
-  Matrix pointer_matrix_;
+  Matrix pointer_matrix_, reach_matrix_;
   std::vector<const Linear*> linears_;
   size_t widest_ = 0, deepest_ = 0;
 };

@@ -1,5 +1,5 @@
-// From the decoder's hidden states to scores of all symbols: of the vocabulary alone, or with a pointer into the
-// source (edgeseq_core/model/output.py).
+// From the decoder's hidden states to scores of all symbols: of the vocabulary alone, with a pointer into the
+// source (edgeseq_core/model/output.py), or by bands of tokens (edgeseq_core/model/bands.py).
 #include <cmath>
 
 #include "forward.h"
@@ -9,8 +9,15 @@ namespace {
 
 constexpr float kLeast = 1e-30f;  // a copy probability under it counts as this much
 
-// log(1 + e^x), and minus the logarithm of what a gate lets through.
+// log(1 + e^x); minus it is the logarithm of the sigmoid of -x.
 float softplus(float x) { return std::max(x, 0.0f) + std::log1p(std::exp(-std::abs(x))); }
+
+// log(e^a + e^b).
+float joined(float a, float b) { return b + softplus(a - b); }
+
+float log_total(const Kernels& kernels, const float* scores, size_t count) {
+  return kernels.log_total(scores, count, kernels.best(scores, count).value, 1);
+}
 
 }  // namespace
 
@@ -20,10 +27,8 @@ void Forward::score(const std::vector<Place>& places, size_t at) {
   quantize_norm(model_.decoder_gain);
   space_.logits.reserve(rows_ * stride);
   for (size_t t = 0; t < tasks_.size(); t++) finish_[t] = &tasks_[t]->scores;
-  kernels_.project({model_.table.view(), 0, model_.table.blocks(), space_.codes.data(), space_.codes_stride,
-                    space_.x_scale.data(), rows_, finish_.data(), task_.data(), nullptr, 0, nullptr, 0,
-                    space_.logits.data(), stride},
-                   Mode::store);
+  whole(model_.table, finish_, space_.logits.data(), stride);
+  if (!model_.tails.empty()) score_tails();
   for (const Segment& segment : segments_) {
     const Calibration& task = *tasks_[segment.task];
     const size_t rows = segment.end - segment.first, own = task.own_rows.blocks() * kLanes;
@@ -38,6 +43,7 @@ void Forward::score(const std::vector<Place>& places, size_t at) {
       own_scores(&space_.logits[(segment.first + row) * stride], &space_.u[row * own], task);
   }
   if (model_.shape.copies) copy(places, at);
+  if (!model_.tails.empty()) join_bands();
 }
 
 // A symbol of its own scores as the mean of its bytes do, by the base; then own rows add theirs.
@@ -92,13 +98,54 @@ void Forward::copy(const std::vector<Place>& places, size_t at) {
     space_.shares.assign(source.symbols.size(), 0.0f);
     for (size_t i = 0; i < count; i++) space_.shares[source.which[i]] += space_.scores[i];
 
-    const float largest = kernels_.best(logits, symbols).value;
-    const float down = kernels_.log_total(logits, symbols, largest, 1) + softplus(gate);
+    const float down = log_total(kernels_, logits, symbols) + softplus(gate);
     for (size_t symbol = 0; symbol < symbols; symbol++) logits[symbol] -= down;
     for (size_t i = 0; i < source.symbols.size(); i++) {
       const float copied = std::log(std::max(space_.shares[i], kLeast)) - softplus(-gate);
       float& score = logits[source.symbols[i]];
       score += softplus(copied - score);
+    }
+  }
+}
+
+// --- bands ----------------------------------------------------------------------------------------------
+
+// How likely each tail is (left in `space.wide`), and the scores of its tokens after those of the first band; the
+// codes are the hidden states', before and after.
+void Forward::score_tails() {
+  const size_t narrow = model_.deepest();
+  linear(model_.reach, 0, model_.reach.matrix->blocks(), Mode::store, space_.wide.data(),
+         model_.reach.matrix->blocks() * kLanes);
+  for (size_t t = 0; t < model_.tails.size(); t++) {
+    const Tail& tail = model_.tails[t];
+    quantize_norm(model_.decoder_gain, tail.factors.data());
+    std::fill(finish_.begin(), finish_.end(), &tail.narrowed);
+    whole(tail.narrow, finish_, space_.mixed.data(), narrow);
+    quantize_rows(space_.mixed.data(), narrow, tail.narrow.rows());
+    for (size_t task = 0; task < tasks_.size(); task++) finish_[task] = &tasks_[task]->tail_scores[t];
+    whole(tail.rows, finish_, &space_.logits[tail.first], space_.logits_stride);
+  }
+  quantize_norm(model_.decoder_gain);
+}
+
+// Makes scores log-probabilities: first band, tails and a task's own symbols share one softmax, and a token of a
+// tail is as likely as its tail times its share in it.
+void Forward::join_bands() {
+  const size_t first = model_.table.rows(), known = model_.shape.vocabulary, tails = model_.tails.size();
+  const size_t stride = model_.reach.matrix->blocks() * kLanes;
+  for (size_t row = 0; row < rows_; row++) {
+    float* logits = &space_.logits[row * space_.logits_stride];
+    const float* reach = &space_.wide[row * stride];
+    const size_t own = tasks_[task_[row]]->symbols() - known;
+    float all = joined(log_total(kernels_, logits, first), log_total(kernels_, reach, tails));
+    if (own) all = joined(all, log_total(kernels_, logits + known, own));
+    for (size_t v = 0; v < first; v++) logits[v] -= all;
+    for (size_t v = known; v < known + own; v++) logits[v] -= all;
+    for (size_t t = 0; t < tails; t++) {
+      float* of_tail = logits + model_.tails[t].first;
+      const size_t count = model_.tails[t].rows.rows();
+      const float down = log_total(kernels_, of_tail, count) + all - reach[t];
+      for (size_t v = 0; v < count; v++) of_tail[v] -= down;
     }
   }
 }
