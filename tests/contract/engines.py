@@ -17,7 +17,9 @@ from edgeseq_core.testing.base import write_tiny_base
 INSTRUCTIONS: list[str] = native.instruction_sets() if native else []
 
 # Bases that only PyTorch serves, and those that the native engine does too.
-TORCH_SHAPES: dict[str, dict[str, Any]] = {"adapters": {"adaptation": "adapter", "adaptation_size": 2}}
+TORCH_SHAPES: dict[str, dict[str, Any]] = {
+    "adapters": {"adaptation": "adapter", "adaptation_size": 2}
+}
 SHAPES: dict[str, dict[str, Any]] = {
     "plain": {},
     "pruned": {  # fewer heads of keys, odd widths, no FFN in the decoder
