@@ -1,4 +1,4 @@
-"""An open gate in the native engine: all probability is on what the source holds, as integer arithmetic says."""
+"""An open gate in the native engine: all probability is on what the source holds, as in the reference."""
 
 from __future__ import annotations
 
