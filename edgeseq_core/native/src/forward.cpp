@@ -8,6 +8,11 @@ namespace {
 // Bytes from a row of codes to the next: rows a power of two apart would share a few lines of the cache.
 size_t code_stride(size_t width) { return padded(width, kDepth) + kDepth; }
 
+// The heads of the `at`-th of `count` keys or values, to where those of each head lie together.
+void put(const float* from, size_t heads, size_t width, size_t count, size_t at, float* to) {
+  for (size_t head = 0; head < heads; head++) std::copy_n(from + head * width, width, to + (head * count + at) * width);
+}
+
 }  // namespace
 
 // --- memory of what was decoded -------------------------------------------------------------------------
@@ -26,12 +31,10 @@ void Caches::reserve(const Model& model, size_t places, size_t tokens) {
 }
 
 void Caches::copy(const Model& model, size_t from, size_t to, size_t length) {
-  const size_t stride = head_stride(model), used = padded(length, kLanes) * model.shape.head_width;
   for (size_t l = 0; l < model.decoder.size(); l++) {
-    const AttentionSite& site = model.decoder[l].self;
-    for (size_t head = 0; head < site.kv_heads; head++)
-      std::copy_n(keys(from, l) + head * stride, used, keys(to, l) + head * stride);
-    std::copy_n(values(from, l), length * site.key_width, values(to, l));
+    const size_t width = model.shape.head_width;
+    for (size_t head = 0; head < 2 * widths_[l]; head += width)  // values follow keys
+      std::copy_n(keys(from, l) + head * tokens_, length * width, keys(to, l) + head * tokens_);
   }
 }
 
@@ -104,11 +107,9 @@ void Forward::embed(const Calibration& task, uint32_t token, float* y) {
 void Forward::quantize_norm(const Aligned<float>& gain, const float* factor) {
   const size_t d = model_.shape.d_model;
   space_.codes_stride = code_stride(d);
-  for (size_t row = 0; row < rows_; row++) {
-    kernels_.norm(&space_.x[row * d], gain.data(), d, space_.row.data());
-    space_.x_scale[row] =
-        kernels_.quantize(space_.row.data(), factor, d, &space_.codes[row * space_.codes_stride]);
-  }
+  for (size_t row = 0; row < rows_; row++)
+    space_.x_scale[row] = kernels_.normed(&space_.x[row * d], gain.data(), factor, d, space_.row.data(),
+                                          &space_.codes[row * space_.codes_stride]);
 }
 
 void Forward::quantize_rows(const float* from, size_t stride, size_t width, const Linear* factors) {
@@ -185,14 +186,6 @@ void Forward::feed(const FfnSite& ffn) {
   linear(ffn.down, 0, d / kLanes, Mode::add, space_.x.data(), d);
 }
 
-void Forward::place_key(float* keys, size_t head_stride, size_t heads, size_t at, const float* key) const {
-  const size_t width = model_.shape.head_width;
-  for (size_t head = 0; head < heads; head++) {
-    float* to = keys + head * head_stride + at / kLanes * width * kLanes + at % kLanes;
-    for (size_t c = 0; c < width; c++) to[c * kLanes] = key[head * width + c];
-  }
-}
-
 // --- encoder --------------------------------------------------------------------------------------------
 
 void Forward::encode(const std::vector<Source>& sources, size_t layers) {
@@ -229,19 +222,17 @@ void Forward::self_attention(const AttentionSite& site, const std::vector<size_t
   linear(site.qkv, 0, stride / kLanes, Mode::store, space_.wide.data(), stride);
   size_t row = 0;
   for (size_t length : lengths) {
-    const size_t filled = padded(length, kLanes), head_stride = filled * width;
-    space_.keys.reserve(site.kv_heads * head_stride);
-    space_.scores.reserve(kMostQueries * filled);
+    space_.scores.reserve(Attention::scratch_size(site.heads, width, length));
     float* first = &space_.wide[row * stride];
     for (size_t at = 0; at < length; at++) {
       float* q = first + at * stride;
       const float *cosine = &model_.cosine[at * quarter], *sine = &model_.sine[at * quarter];
       kernels_.turn(q, site.heads + site.kv_heads, width, cosine, sine);
-      place_key(space_.keys.data(), head_stride, site.kv_heads, at, q + site.query_width);
     }
-    kernels_.attend({first, length, stride, site.heads, site.kv_heads, width, space_.keys.data(), head_stride,
-                     first + site.query_width + site.key_width, stride, length, nullptr,
-                     space_.scores.data(), &space_.mixed[row * site.query_width], site.query_width});
+    const float* keys = first + site.query_width;
+    kernels_.attend({first, length, stride, site.heads, site.kv_heads, width, keys, keys + site.key_width, stride,
+                     width, length, nullptr, space_.scores.data(), &space_.mixed[row * site.query_width],
+                     site.query_width});
     row += length;
   }
   quantize_rows(space_.mixed.data(), site.query_width, site.query_width);
@@ -264,19 +255,20 @@ void Forward::memorize(const std::vector<Source>& sources, Memory* memory) {
       const size_t tokens = task.shape.task_tokens;
       Memory& into = memory[s];
       into.count = tokens + length;
-      const size_t head_stride = padded(into.count, kLanes) * width;
       into.keys.resize(model_.decoder.size());
       into.values.resize(model_.decoder.size());
-      into.keys[l].reserve(site.kv_heads * head_stride);
+      into.keys[l].reserve(into.count * k);
       into.values[l].reserve(into.count * k);
       float *keys = into.keys[l].data(), *values = into.values[l].data();
-      for (size_t at = 0; at < tokens; at++) place_key(keys, head_stride, site.kv_heads, at, &of_task.keys[at * k]);
-      std::copy(of_task.values.begin(), of_task.values.end(), values);
+      for (size_t at = 0; at < tokens; at++) {
+        put(&of_task.keys[at * k], site.kv_heads, width, into.count, at, keys);
+        put(&of_task.values[at * k], site.kv_heads, width, into.count, at, values);
+      }
       for (size_t at = 0; at < length; at++, row++) {
         float* kv = &space_.wide[row * stride];
         kernels_.turn(kv, site.kv_heads, width, &model_.cosine[at * quarter], &model_.sine[at * quarter]);
-        place_key(keys, head_stride, site.kv_heads, tokens + at, kv);
-        std::copy_n(kv + k, k, values + (tokens + at) * k);
+        put(kv, site.kv_heads, width, into.count, tokens + at, keys);
+        put(kv + k, site.kv_heads, width, into.count, tokens + at, values);
       }
       if (!l)
         into.added = task.has_task_scores ? Aligned<float>(task.shape.task_scores, padded(into.count, kLanes))
@@ -322,27 +314,26 @@ float* Forward::step(const std::vector<Place>& places, size_t at) {
   }
   set_tasks(task_);
   const auto mix = [&](const AttentionSite& site, size_t row, size_t q_stride, const float* keys,
-                       size_t head_stride, const float* values, size_t count, const float* added) {
-    space_.scores.reserve(kMostQueries * padded(count, kLanes));
+                       const float* values, size_t room, size_t count, const float* added) {
+    space_.scores.reserve(Attention::scratch_size(site.heads, width, count));
     kernels_.attend({&space_.wide[row * q_stride], 1, q_stride, site.heads, site.kv_heads, width, keys,
-                     head_stride, values, site.key_width, count, added, space_.scores.data(),
+                     values, width, room * width, count, added, space_.scores.data(),
                      &space_.mixed[row * site.query_width], site.query_width});
   };
   for (size_t l = 0; l < model_.decoder.size(); l++) {
     const DecoderLayer& layer = model_.decoder[l];
     {
       const AttentionSite& site = layer.self;
-      const size_t q = site.query_width, k = site.key_width, stride = q + 2 * k;
-      const size_t head_stride = space_.caches.head_stride(model_);
+      const size_t q = site.query_width, k = site.key_width, stride = q + 2 * k, room = space_.caches.tokens();
       quantize_norm(site.gain);
       linear(site.qkv, 0, stride / kLanes, Mode::store, space_.wide.data(), stride);
       for (size_t row = 0; row < rows_; row++) {
         float *made = &space_.wide[row * stride], *keys = space_.caches.keys(places[row].cache, l),
               *values = space_.caches.values(places[row].cache, l);
         kernels_.turn(made, site.heads + site.kv_heads, width, cosine, sine);
-        place_key(keys, head_stride, site.kv_heads, at, made + q);
-        std::copy_n(made + q + k, k, values + at * k);
-        mix(site, row, stride, keys, head_stride, values, at + 1, nullptr);
+        put(made + q, site.kv_heads, width, room, at, keys);
+        put(made + q + k, site.kv_heads, width, room, at, values);
+        mix(site, row, stride, keys, values, room, at + 1, nullptr);
       }
       quantize_rows(space_.mixed.data(), q, q);
       linear(site.out, 0, d / kLanes, Mode::add, space_.x.data(), d);
@@ -356,8 +347,8 @@ float* Forward::step(const std::vector<Place>& places, size_t at) {
       for (size_t row = 0; row < rows_; row++) {
         const Memory& memory = *places[row].memory;
         kernels_.turn(&space_.wide[row * q], site.heads, width, cosine, sine);
-        mix(site, row, q, memory.keys[l].data(), padded(memory.count, kLanes) * width,
-            memory.values[l].data(), memory.count, memory.added.size() ? memory.added.data() : nullptr);
+        mix(site, row, q, memory.keys[l].data(), memory.values[l].data(), memory.count, memory.count,
+            memory.added.size() ? memory.added.data() : nullptr);
       }
       quantize_rows(space_.mixed.data(), q, q);
       linear(site.out, 0, d / kLanes, Mode::add, space_.x.data(), d);

@@ -12,7 +12,7 @@ namespace edgeseq {
 
 // What can be copied of a source.
 struct Copyable {
-  Aligned<float> keys;            // [blocks][width][16], turned to their places
+  Aligned<float> keys;            // [tokens, width], turned to their places
   std::vector<uint32_t> symbols;  // that its tokens stand for, each once
   std::vector<size_t> which;      // of them each token stands for
 };
@@ -21,8 +21,7 @@ struct Copyable {
 // of a longer one before: nothing beyond `count` is used.
 struct Memory {
   size_t count = 0;
-  std::vector<Aligned<float>> keys;    // [kv_heads][blocks][width][16]
-  std::vector<Aligned<float>> values;  // [count, key_width]
+  std::vector<Aligned<float>> keys, values;  // [kv_heads][count][width]
   Aligned<float> added;                // to scores, where task tokens have some; else empty
   Copyable copyable;                   // where the base copies
 };
@@ -48,9 +47,10 @@ struct Place {
 class Caches {
  public:
   void reserve(const Model& model, size_t places, size_t tokens);
+  // [kv_heads][tokens][width]
   float* keys(size_t place, size_t layer) { return &data_[place * each_ + starts_[layer]]; }
   float* values(size_t place, size_t layer) { return keys(place, layer) + widths_[layer] * tokens_; }
-  size_t head_stride(const Model& model) const { return tokens_ * model.shape.head_width; }
+  size_t tokens() const { return tokens_; }  // that each has room for
   // What place `from` has of its first `length` tokens, for place `to` as well.
   void copy(const Model& model, size_t from, size_t to, size_t length);
 
@@ -63,7 +63,7 @@ class Caches {
 // Buffers that grow to the largest batch they have seen, so that no step allocates.  One a thread.
 struct Workspace {
   std::vector<Memory> memories;  // of a batch's rows
-  Aligned<float> x, wide, mixed, row, scores, u, x_scale, u_scale, keys, logits;
+  Aligned<float> x, wide, mixed, row, scores, u, x_scale, u_scale, logits;
   std::vector<float> shares;  // of symbols of a source
   Aligned<uint8_t> codes, u_codes;
   Caches caches;
@@ -110,7 +110,6 @@ class Forward {
   void copy(const std::vector<Place>& places, size_t at);
   void score_tails();
   void join_bands();
-  void place_key(float* keys, size_t head_stride, size_t heads, size_t at, const float* key) const;
 
   const Model& model_;
   const Kernels& kernels_;

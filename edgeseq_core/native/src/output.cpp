@@ -68,12 +68,12 @@ void Forward::read_copyable(const std::vector<Source>& sources, Memory* memory) 
   for (size_t s = 0; s < sources.size(); s++) {
     const std::vector<uint32_t>& stand_for = sources[s].symbols;
     Copyable& into = memory[s].copyable;
-    into.keys.reserve(padded(stand_for.size(), kLanes) * width);
+    into.keys.reserve(stand_for.size() * width);
     into.symbols.clear();
     into.which.clear();
     for (size_t at = 0; at < stand_for.size(); at++, key += width) {
       kernels_.turn(key, 1, width, &pointer.cosine[at * width / 4], &pointer.sine[at * width / 4]);
-      place_key(into.keys.data(), 0, 1, at, key);
+      std::copy_n(key, width, &into.keys[at * width]);
       const auto known = std::find(into.symbols.begin(), into.symbols.end(), stand_for[at]);
       into.which.push_back(static_cast<size_t>(known - into.symbols.begin()));
       if (known == into.symbols.end()) into.symbols.push_back(stand_for[at]);
@@ -93,7 +93,7 @@ void Forward::copy(const std::vector<Place>& places, size_t at) {
     const size_t count = source.which.size(), symbols = tasks_[task_[row]]->symbols();
     kernels_.turn(query, 1, width, &pointer.cosine[at * width / 4], &pointer.sine[at * width / 4]);
     space_.scores.reserve(padded(count, kLanes));
-    kernels_.point({query, 1, stride, 1, 1, width, source.keys.data(), 0, nullptr, 0, count,
+    kernels_.point({query, 1, stride, 1, 1, width, source.keys.data(), nullptr, width, 0, count,
                     &pointer.nearness[model_.shape.max_tokens - at], nullptr, space_.scores.data(), 0});
     space_.shares.assign(source.symbols.size(), 0.0f);
     for (size_t i = 0; i < count; i++) space_.shares[source.which[i]] += space_.scores[i];
