@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: run venv test lint type bench clean
+.PHONY: run venv test test-arm64 lint type bench clean
 
 run: venv
 	$(BIN)/edgeseq demo
@@ -28,6 +28,11 @@ $(STAMP): pyproject.toml setup.py
 test: lint type
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%) $(PYTEST_ARGS)
 	$(BIN)/python -m pytest $(ALONE) $(PYTEST_ARGS)
+
+# Part of `make test` too, where the tools are; here they have to be.
+test-arm64: venv
+	aarch64-linux-gnu-g++ --version >/dev/null
+	$(BIN)/python -m pytest -rs tests/native/test_arm64.py
 
 lint: venv
 	$(BIN)/ruff check .

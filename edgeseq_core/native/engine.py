@@ -54,13 +54,11 @@ except ImportError:  # not built: no compiler, or one that is too old
 
 # What the C++ is written for; a base with anything else is served by PyTorch.
 EXPRESSED = {
-    "output": "vocabulary",
     "adaptation": "bias",
     "norm": "pre-rms",
     "positions": "rotary",
     "encoder_mixer": "attention",
     "decoder_mixer": "attention",
-    "bands": (),
 }
 LANES = 16
 
@@ -198,7 +196,9 @@ class NativeEngine:
 
     def _request(self, served: _Served, source: str, *more: object) -> Any:
         own = served.inputs.of(source) if served.inputs.rows else []
-        return native.Request(self._ids(source), own, served.calibration, *more)
+        copies = self._header.config.output == "copy"
+        symbols = [*served.table.of_source(source), EOS] if copies else []
+        return native.Request(self._ids(source), own, symbols, served.calibration, *more)
 
     def _ids(self, source: str) -> list[int]:
         return [*self._header.vocabulary.encode(source), EOS]
@@ -273,6 +273,9 @@ def _shape(config: ModelConfig) -> dict[str, Any]:
         "key_width": [config.kv_width(group) for group in groups],
         "encoder_ffn": [config.encoder_width(group) for group in range(config.ffn_groups)],
         "decoder_ffn": [config.decoder_width(layer) for layer in layers],
+        "copies": config.output == "copy",
+        "tail_sizes": [size for size, _ in config.tails] if config.bands else [],
+        "tail_widths": [width for _, width in config.tails] if config.bands else [],
     }
 
 

@@ -80,7 +80,14 @@ class IntegerWeights(MergedWeights):
         return y if shift is None else y + tensors[f"{site}.{shift}"]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        scores = self._matrix("embedding", self._stored)(hidden)
+        bands = [self._matrix("embedding", self._stored)(hidden)]
+        for at in range(len(self.base.tails) // 2):
+            rows, out = (f"tails.{at}_{half}" for half in ("rows", "out"))
+            widened = self._matrix(out, self._stored)
+            # `hidden @ out`: the scales of the rows that are summed over are factors of what is quantized.
+            turned = Int8(widened.values.T, torch.ones(()))
+            bands.append(self._matrix(rows, self._stored)(turned(hidden * widened.scale)))
+        scores = torch.cat(bands, -1)
         means = [
             scores[..., [FIRST_BYTE + byte for byte in symbol.encode()]].mean(-1, keepdim=True)
             for symbol in self.calibration.table.symbols

@@ -138,7 +138,7 @@ class SymbolTable:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ``ids``."""
-        return _join(ids, (*self.vocabulary.pieces, *self._symbols))
+        return _join(ids, self.vocabulary.pieces, self._symbols)
 
     def _runs(self, text: str) -> Iterator[tuple[str, int | None]]:
         """Own characters with their ids, and what lies between them."""
@@ -154,10 +154,12 @@ class SymbolTable:
             yield text[start:], None
 
 
-def _join(ids: Iterable[int], pieces: Sequence[str]) -> str:
-    out = bytearray()
+def _join(ids: Iterable[int], pieces: Sequence[str], own: Sequence[str] = ()) -> str:
+    out, known = bytearray(), FIRST_CHARACTER + len(pieces)
     for token in ids:
-        if token >= FIRST_CHARACTER:
+        if token >= known:
+            out += own[token - known].encode()
+        elif token >= FIRST_CHARACTER:
             out += pieces[token - FIRST_CHARACTER].encode()
         elif token >= FIRST_BYTE:
             out.append(token - FIRST_BYTE)

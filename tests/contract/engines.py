@@ -17,7 +17,9 @@ from edgeseq_core.testing.base import write_tiny_base
 INSTRUCTIONS: list[str] = native.instruction_sets() if native else []
 
 # Bases that only PyTorch serves, and those that the native engine does too.
-TORCH_SHAPES: dict[str, dict[str, Any]] = {"copy": {"output": "copy"}}
+TORCH_SHAPES: dict[str, dict[str, Any]] = {
+    "adapters": {"adaptation": "adapter", "adaptation_size": 2}
+}
 SHAPES: dict[str, dict[str, Any]] = {
     "plain": {},
     "pruned": {  # fewer heads of keys, odd widths, no FFN in the decoder
@@ -31,11 +33,13 @@ SHAPES: dict[str, dict[str, Any]] = {
         "group_ffn": (50, 7, 0, 0),
         "decoder_ffn": 0,
     },
+    "copy": {"output": "copy"},
+    "bands": {"bands": (270, 333)},
 }
 CASES = [
     *(("torch", shape) for shape in [*SHAPES, *TORCH_SHAPES]),
     *((instructions, "plain") for instructions in INSTRUCTIONS),
-    *((instructions, "pruned") for instructions in INSTRUCTIONS[:1]),
+    *((kind, shape) for kind in INSTRUCTIONS[:1] for shape in SHAPES if shape != "plain"),
 ]
 
 

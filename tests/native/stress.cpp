@@ -1,51 +1,21 @@
 // Threads that answer while calibrations are swapped and bases are loaded and freed: built with a sanitizer by
 // test_sanitizers.py, which also writes the files.  Every answer must be that of the calibration that it read.
 //
-//   stress BASE SHAPE SECONDS CALIBRATION...     (a file of numbers lies beside each calibration)
+//   stress BASE SHAPE SECONDS CALIBRATION...
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
-#include <sstream>
 #include <thread>
 
-#include "safetensors.h"
-#include "search.h"
+#include "driver.h"
 
 using namespace edgeseq;
 
 namespace {
 
 constexpr size_t kTokens = 8, kAnswering = 2;
-
-std::string contents(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) throw std::runtime_error("cannot read " + path);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-template <class T>
-std::vector<T> line(std::istream& in) {
-  std::string text;
-  std::getline(in, text);
-  std::istringstream words(text);
-  return {std::istream_iterator<T>(words), {}};
-}
-
-std::shared_ptr<Model> load_base(const std::string& path, const std::string& shape_path) {
-  std::ifstream in(shape_path);
-  const auto n = line<size_t>(in);
-  Shape shape{n.at(0), n.at(1), n.at(2), n.at(3), n.at(4), n.at(5), n.at(6), {}, {}, {}, {}};
-  for (auto* widths : {&shape.query_width, &shape.key_width, &shape.encoder_ffn, &shape.decoder_ffn})
-    *widths = line<size_t>(in);
-  const std::string bytes = contents(path);
-  Tensors tensors(bytes);
-  Reader read(std::move(tensors.arrays));
-  return std::make_shared<Model>(shape, read);
-}
 
 // A base, its engine and the calibrations that serve: immutable, replaced as a whole.
 struct Bank {
@@ -54,28 +24,11 @@ struct Bank {
   std::vector<size_t> which;  // calibration file each task serves
 };
 
-std::shared_ptr<Calibration> load_task(Engine& engine, const std::string& path) {
-  std::ifstream in(path + ".numbers");
-  CalibrationShape shape;
-  const auto n = line<size_t>(in);
-  shape.rank = n.at(0), shape.encoder_layers = n.at(1), shape.task_tokens = n.at(2);
-  shape.task_scores = line<float>(in);
-  shape.rows = line<uint32_t>(in);
-  shape.alphabet = line<uint32_t>(in);
-  const std::string bytes = contents(path);
-  Tensors tensors(bytes);
-  tensors.arrays.erase("place");
-  Reader read(std::move(tensors.arrays));
-  auto made = std::make_shared<Calibration>(engine.model, std::move(shape), read);
-  engine.remember(*made);
-  return made;
-}
-
 std::vector<std::vector<uint32_t>> answer(const Bank& bank) {
   std::vector<Request> requests;
   for (size_t row = 0; row < 2 * bank.tasks.size(); row++) {
     const std::vector<uint32_t> source = row % 2 ? std::vector<uint32_t>{70, 71, 72, 2} : std::vector<uint32_t>{90, 2};
-    requests.push_back({source, bank.tasks[row / 2], 1 + row % 2});
+    requests.push_back({source, bank.tasks[row / 2], 1 + row % 2, false, {}, source});
   }
   std::vector<std::vector<uint32_t>> out;
   for (Found& found : bank.engine->generate(requests, {kTokens, 1, {}}, 2))

@@ -156,9 +156,9 @@ def test_numbers_that_are_none_are_refused(path: Path, base: Base) -> None:
 
 
 def test_bases_and_instructions_that_it_does_not_have(tmp_path: Path, path: Path) -> None:
-    copy = write_tiny_base(tmp_path / "copy.safetensors", output="copy")
-    with pytest.raises(ConfigError, match="output"):
-        NativeEngine(copy)
+    adapted = write_tiny_base(tmp_path / "a.safetensors", adaptation="adapter", adaptation_size=2)
+    with pytest.raises(ConfigError, match="adaptation"):
+        NativeEngine(adapted)
     with pytest.raises(ConfigError, match="not mmx"):
         NativeEngine(path, instructions="mmx")
 

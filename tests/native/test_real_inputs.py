@@ -1,8 +1,13 @@
-"""The base that ships with calibrations learnt on real pairs: the same tokens as integer arithmetic says."""
+"""The base that ships, as it is and made over, with calibrations learnt on real pairs.
+
+The tokens are those of integer arithmetic.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +24,7 @@ from edgeseq_core.settings import LearningSettings
 from edgeseq_core.testing.clock import FakeClock
 from tests.contract.engines import INSTRUCTIONS
 from tests.corpus.need import need
+from tests.native.variants import write_banded, write_copying
 
 need("german_nouns", "lemminflect")
 pytestmark = pytest.mark.skipif(not INSTRUCTIONS, reason="the native engine was not built")
@@ -31,9 +37,20 @@ TIE = (
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["english-inflection", "german-plurals"])
-def test_tokens_are_those_of_integer_arithmetic(name: str) -> None:
-    base, task = Base.load(), DEMO_TASKS[name]
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("english-inflection", None),
+        ("german-plurals", None),
+        ("german-plurals", write_copying),
+        ("english-inflection", write_banded),
+    ],
+)
+def test_tokens_are_those_of_integer_arithmetic(
+    name: str, write: Callable[[Path], Path] | None, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "base.safetensors") if write else None
+    base, task = Base.load(path), DEMO_TASKS[name]
     learner = OfflineLearner(
         base,
         LearningSettings(gate_interval_s=0.0, rehearsals_per_step=0),
@@ -44,8 +61,8 @@ def test_tokens_are_those_of_integer_arithmetic(name: str) -> None:
         learner.loop.run_once()
     payload = learner.payload(name)
     assert payload
-    reference, fp32 = ReferenceEngine(base, read_stored()[1]), TorchEngine(base)
-    native = NativeEngine()
+    reference, fp32 = ReferenceEngine(base, read_stored(path)[1]), TorchEngine(base)
+    native = NativeEngine(path)
     for engine in (reference, fp32, native):
         engine.swap(name, f"{name}-1", payload)
 

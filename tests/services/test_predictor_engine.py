@@ -18,18 +18,18 @@ from tests.contract.engines import INSTRUCTIONS
 
 def test_the_native_engine_serves_what_it_can_and_pytorch_the_rest(tmp_path: Path) -> None:
     plain = write_tiny_base(tmp_path / "plain.safetensors")
-    copy = write_tiny_base(tmp_path / "copy.safetensors", output="copy")
+    other = write_tiny_base(tmp_path / "other.safetensors", norm="post-layer")
     with capture_logs() as logs:
         engine = load_engine(load_settings(base={"path": plain}))
         assert isinstance(engine, NativeEngine if INSTRUCTIONS else TorchEngine)
         assert bool(logs) != bool(INSTRUCTIONS)
     with capture_logs() as logs:
-        assert isinstance(load_engine(load_settings(base={"path": copy})), TorchEngine)
+        assert isinstance(load_engine(load_settings(base={"path": other})), TorchEngine)
     assert len(logs) == 1
     chosen = load_settings(base={"path": plain}, predictor={"engine": "torch"})
     assert isinstance(load_engine(chosen), TorchEngine)
     with pytest.raises(ConfigError):
-        load_engine(load_settings(base={"path": copy}, predictor={"engine": "native"}))
+        load_engine(load_settings(base={"path": other}, predictor={"engine": "native"}))
 
 
 def test_tasks_get_the_memory_that_is_set_and_more_by_default_where_they_need_it(

@@ -42,7 +42,8 @@ Shape shape_of(const py::dict& given) {
   return {number("vocabulary"),     number("d_model"),        number("head_width"),
           number("encoder_layers"), number("decoder_layers"), number("task_tokens"),
           number("max_tokens"),     numbers("query_width"),   numbers("key_width"),
-          numbers("encoder_ffn"),   numbers("decoder_ffn")};
+          numbers("encoder_ffn"),   numbers("decoder_ffn"),   py::cast<bool>(given["copies"]),
+          numbers("tail_sizes"),    numbers("tail_widths")};
 }
 
 std::shared_ptr<Model> make_model(const py::dict& shape, Stored& stored) {
@@ -80,6 +81,10 @@ void check(const Engine& engine, const std::vector<Request>& requests) {
     if (!one.own.empty() && one.own.size() != one.source.size()) throw py::value_error("an own row, or none, a token");
     for (uint32_t row : one.own)
       if (row > one.task->shape.source_rows) throw py::value_error("a source has an own row that is none");
+    if (engine.model->shape.copies && one.symbols.size() != one.source.size())
+      throw py::value_error("a symbol that can be copied a token");
+    for (uint32_t symbol : one.symbols)
+      if (symbol >= one.task->symbols()) throw py::value_error("a source stands for a symbol that is none");
     if (!one.width || one.width > 1024) throw py::value_error("a row has between 1 and 1,024 answers");
   }
 }
@@ -208,10 +213,12 @@ PYBIND11_MODULE(_engine, m) {
   py::classh<Model>(m, "Model").def(py::init(&make_model)).def_property_readonly("bytes", &Model::bytes);
   py::classh<Calibration>(m, "Calibration").def_property_readonly("bytes", &Calibration::bytes);
   py::classh<Request>(m, "Request")
-      .def(py::init([](Ids source, Ids own, std::shared_ptr<Calibration> task, size_t width, bool constrained) {
-             return Request{std::move(source), std::move(task), width, constrained, std::move(own)};
+      .def(py::init([](Ids source, Ids own, Ids symbols, std::shared_ptr<Calibration> task, size_t width,
+                       bool constrained) {
+             return Request{std::move(source), std::move(task), width, constrained, std::move(own), std::move(symbols)};
            }),
-           py::arg("source"), py::arg("own"), py::arg("task"), py::arg("width") = 1, py::arg("constrained") = false);
+           py::arg("source"), py::arg("own"), py::arg("symbols"), py::arg("task"), py::arg("width") = 1,
+           py::arg("constrained") = false);
   py::classh<Hypothesis>(m, "Hypothesis")
       .def_readonly("tokens", &Hypothesis::tokens)
       .def_readonly("log_probability", &Hypothesis::log_probability);

@@ -15,6 +15,8 @@ Factors factors_of(const std::string& part) {
   if (part == "v") return {"value", nullptr, nullptr};
   if (part == "o") return {"scale", "shift", nullptr};
   if (part == "down") return {"scale", "shift", "hidden"};
+  if (part == "gate") return {nullptr, "gate", nullptr};
+  if (part == "tails") return {nullptr, "tail", nullptr};
   return {nullptr, nullptr, nullptr};
 }
 
@@ -36,10 +38,12 @@ Calibration::Calibration(std::shared_ptr<const Model> of, CalibrationShape given
     if (layer.feeds)
       for (const Linear* one : {&layer.ffn1.up, &layer.ffn1.down, &layer.ffn2.up, &layer.ffn2.down}) fit(*one, arrays);
   }
+  if (model->shape.copies) fit(model->pointer.query_gate_key, arrays);
+  if (!model->tails.empty()) fit(model->reach, arrays);
   tokens = Matrix(shape.task_tokens, d);
   tokens.put(0, arrays.matrix("token", shape.task_tokens, d), shape.task_tokens);
   for (float score : shape.task_scores) has_task_scores = has_task_scores || score != 0;
-  vector_ = arrays.floats("vector", d);
+  vector = arrays.floats("vector", d);
   read_rows(arrays);
   arrays.finish();
 }
@@ -146,6 +150,11 @@ void Calibration::read_rows(Reader& arrays) {
   }
   scores.scale = model->table.scale().data();
   scores.bias = score_bias_.data();
+  for (const Tail& tail : model->tails) {
+    tail_scores.emplace_back();
+    tail_scores.back().scale = tail.rows.scale().data();
+    tail_scores.back().bias = score_bias_.data() + tail.first;
+  }
   outside.assign(symbols(), -INFINITY);
   for (uint32_t token : shape.alphabet) {
     if (token >= symbols()) throw Misfit("its alphabet has a symbol that is none");
@@ -153,18 +162,8 @@ void Calibration::read_rows(Reader& arrays) {
   }
 }
 
-void Calibration::embed(uint32_t token, float* y) const {
-  const size_t d = model->shape.d_model, known = model->shape.vocabulary;
-  std::fill_n(y, d, 0.0f);
-  if (token < known) {
-    model->table.add_row(token, 1, y);
-  } else {  // the mean of its bytes
-    const auto& bytes = shape.symbols[token - known];
-    for (uint32_t byte : bytes) model->table.add_row(byte, 1.0f / static_cast<float>(bytes.size()), y);
-  }
+void Calibration::add_own_row(uint32_t token, float* y) const {
   if (row_of_[token] >= 0) own_rows.add_row(static_cast<size_t>(row_of_[token]), 1, y);
-  const float root = std::sqrt(static_cast<float>(d));
-  for (size_t c = 0; c < d; c++) y[c] = y[c] * root + vector_[c];
 }
 
 size_t Calibration::bytes() const {

@@ -51,10 +51,12 @@ class Calibration {
   const Fitted* at(const Linear& linear) const { return fitted_[linear.id].get(); }
   size_t symbols() const { return model->shape.vocabulary + shape.symbols.size(); }
 
-  // y = embedding of a token times sqrt(d), plus the task vector.
-  void embed(uint32_t token, float* y) const;
+  // y += the own row of a symbol, if it has one.
+  void add_own_row(uint32_t token, float* y) const;
 
   Finish scores;           // of the table, with the task's biases
+  std::vector<Finish> tail_scores;
+  std::vector<float> vector;       // added to what the decoder reads
   Matrix own_rows;         // what is added to the embeddings of `shape.rows`
   Matrix source_rows;      // what is added to those of a source's tokens (`Request::own`)
   Finish own_scores;       // of own_rows
@@ -71,7 +73,6 @@ class Calibration {
 
   std::vector<std::unique_ptr<Fitted>> fitted_;
   std::vector<int32_t> row_of_;  // of each symbol; -1: none
-  std::vector<float> vector_;
   Aligned<float> score_bias_, no_bias_;
 };
 

@@ -8,6 +8,11 @@ namespace {
 // Bytes from a row of codes to the next: rows a power of two apart would share a few lines of the cache.
 size_t code_stride(size_t width) { return padded(width, kDepth) + kDepth; }
 
+// The heads of the `at`-th of `count` keys or values, to where those of each head lie together.
+void put(const float* from, size_t heads, size_t width, size_t count, size_t at, float* to) {
+  for (size_t head = 0; head < heads; head++) std::copy_n(from + head * width, width, to + (head * count + at) * width);
+}
+
 }  // namespace
 
 // --- memory of what was decoded -------------------------------------------------------------------------
@@ -26,12 +31,10 @@ void Caches::reserve(const Model& model, size_t places, size_t tokens) {
 }
 
 void Caches::copy(const Model& model, size_t from, size_t to, size_t length) {
-  const size_t stride = head_stride(model), used = padded(length, kLanes) * model.shape.head_width;
   for (size_t l = 0; l < model.decoder.size(); l++) {
-    const AttentionSite& site = model.decoder[l].self;
-    for (size_t head = 0; head < site.kv_heads; head++)
-      std::copy_n(keys(from, l) + head * stride, used, keys(to, l) + head * stride);
-    std::copy_n(values(from, l), length * site.key_width, values(to, l));
+    const size_t width = model.shape.head_width;
+    for (size_t head = 0; head < 2 * widths_[l]; head += width)  // values follow keys
+      std::copy_n(keys(from, l) + head * tokens_, length * width, keys(to, l) + head * tokens_);
   }
 }
 
@@ -43,7 +46,7 @@ Forward::Forward(const Model& model, const Kernels& kernels, Workspace& space,
   size_t most = model.shape.vocabulary;
   for (const Calibration* task : tasks_)
     if (task) most = std::max(most, task->symbols());
-  space_.logits_stride = padded(most, kLanes);
+  space_.logits_stride = padded(most, kLanes) + kLanes;  // a tail begins anywhere: its last block reaches further
 }
 
 size_t Forward::symbols(uint16_t task) const {
@@ -71,16 +74,42 @@ void Forward::set_tasks(const std::vector<uint16_t>& of_row) {
   }
 }
 
+// y += factor * the embedding of a token of the base.
+void Forward::look_up(uint32_t token, float factor, float* y) {
+  const auto tail = std::find_if(model_.tails.begin(), model_.tails.end(), [=](const Tail& t) { return t.has(token); });
+  if (tail == model_.tails.end()) return model_.table.add_row(token, factor, y);
+  const size_t row = token - tail->first;  // whose values are codes already
+  const float scale = tail->rows.scale()[row] * factor;
+  const Finish* finish = &tail->widened;
+  tail->rows.read_codes(row, kernels_.zero, space_.codes.data());
+  kernels_.project({tail->wide.view(), 0, tail->wide.blocks(), space_.codes.data(), code_stride(tail->rows.columns()),
+                    &scale, 1, &finish, zeros_.data(), nullptr, 0, nullptr, 0, y, 0},
+                   Mode::add);
+}
+
+// y = embedding of a symbol times sqrt(d), plus the task vector.
+void Forward::embed(const Calibration& task, uint32_t token, float* y) {
+  const size_t d = model_.shape.d_model, known = model_.shape.vocabulary;
+  std::fill_n(y, d, 0.0f);
+  if (token < known) {
+    look_up(token, 1, y);
+  } else {  // the mean of its bytes
+    const auto& bytes = task.shape.symbols[token - known];
+    for (uint32_t byte : bytes) look_up(byte, 1.0f / static_cast<float>(bytes.size()), y);
+  }
+  task.add_own_row(token, y);
+  const float root = std::sqrt(static_cast<float>(d));
+  for (size_t c = 0; c < d; c++) y[c] = y[c] * root + task.vector[c];
+}
+
 // --- parts of a layer -----------------------------------------------------------------------------------
 
-void Forward::quantize_norm(const Aligned<float>& gain) {
+void Forward::quantize_norm(const Aligned<float>& gain, const float* factor) {
   const size_t d = model_.shape.d_model;
   space_.codes_stride = code_stride(d);
-  for (size_t row = 0; row < rows_; row++) {
-    kernels_.norm(&space_.x[row * d], gain.data(), d, space_.row.data());
-    space_.x_scale[row] =
-        kernels_.quantize(space_.row.data(), nullptr, d, &space_.codes[row * space_.codes_stride]);
-  }
+  for (size_t row = 0; row < rows_; row++)
+    space_.x_scale[row] = kernels_.normed(&space_.x[row * d], gain.data(), factor, d, space_.row.data(),
+                                          &space_.codes[row * space_.codes_stride]);
 }
 
 void Forward::quantize_rows(const float* from, size_t stride, size_t width, const Linear* factors) {
@@ -92,6 +121,13 @@ void Forward::quantize_rows(const float* from, size_t stride, size_t width, cons
     space_.x_scale[row] = kernels_.quantize(from + row * stride, factor, padded(width, kLanes),
                                             &space_.codes[row * space_.codes_stride]);
   }
+}
+
+// y = a matrix that no task changes, of the quantized rows; `finish` is one a task.
+void Forward::whole(const Matrix& matrix, const std::vector<const Finish*>& finish, float* y, size_t stride) {
+  kernels_.project({matrix.view(), 0, matrix.blocks(), space_.codes.data(), space_.codes_stride,
+                    space_.x_scale.data(), rows_, finish.data(), task_.data(), nullptr, 0, nullptr, 0, y, stride},
+                   Mode::store);
 }
 
 // y = (or += ...) blocks [first, end) of a linear map of the quantized rows.
@@ -150,14 +186,6 @@ void Forward::feed(const FfnSite& ffn) {
   linear(ffn.down, 0, d / kLanes, Mode::add, space_.x.data(), d);
 }
 
-void Forward::place_key(float* keys, size_t head_stride, size_t heads, size_t at, const float* key) const {
-  const size_t width = model_.shape.head_width;
-  for (size_t head = 0; head < heads; head++) {
-    float* to = keys + head * head_stride + at / kLanes * width * kLanes + at % kLanes;
-    for (size_t c = 0; c < width; c++) to[c * kLanes] = key[head * width + c];
-  }
-}
-
 // --- encoder --------------------------------------------------------------------------------------------
 
 void Forward::encode(const std::vector<Source>& sources, size_t layers) {
@@ -177,7 +205,7 @@ void Forward::encode(const std::vector<Source>& sources, size_t layers) {
   for (const Source& source : sources)
     for (size_t at = 0; at < source.tokens.size(); at++, x += d) {
       std::fill_n(x, d, 0.0f);
-      model_.table.add_row(source.tokens[at], root, x);
+      look_up(source.tokens[at], root, x);
       if (!source.own.empty() && source.own[at])
         tasks_[source.task]->source_rows.add_row(source.own[at] - 1, root, x);
     }
@@ -194,26 +222,24 @@ void Forward::self_attention(const AttentionSite& site, const std::vector<size_t
   linear(site.qkv, 0, stride / kLanes, Mode::store, space_.wide.data(), stride);
   size_t row = 0;
   for (size_t length : lengths) {
-    const size_t filled = padded(length, kLanes), head_stride = filled * width;
-    space_.keys.reserve(site.kv_heads * head_stride);
-    space_.scores.reserve(kMostQueries * filled);
+    space_.scores.reserve(Attention::scratch_size(site.heads, width, length));
     float* first = &space_.wide[row * stride];
     for (size_t at = 0; at < length; at++) {
       float* q = first + at * stride;
       const float *cosine = &model_.cosine[at * quarter], *sine = &model_.sine[at * quarter];
       kernels_.turn(q, site.heads + site.kv_heads, width, cosine, sine);
-      place_key(space_.keys.data(), head_stride, site.kv_heads, at, q + site.query_width);
     }
-    kernels_.attend({first, length, stride, site.heads, site.kv_heads, width, space_.keys.data(), head_stride,
-                     first + site.query_width + site.key_width, stride, length, nullptr,
-                     space_.scores.data(), &space_.mixed[row * site.query_width], site.query_width});
+    const float* keys = first + site.query_width;
+    kernels_.attend({first, length, stride, site.heads, site.kv_heads, width, keys, keys + site.key_width, stride,
+                     width, length, nullptr, space_.scores.data(), &space_.mixed[row * site.query_width],
+                     site.query_width});
     row += length;
   }
   quantize_rows(space_.mixed.data(), site.query_width, site.query_width);
   linear(site.out, 0, d / kLanes, Mode::add, space_.x.data(), d);
 }
 
-void Forward::memorize(const std::vector<size_t>& lengths, Memory* memory) {
+void Forward::memorize(const std::vector<Source>& sources, Memory* memory) {
   const size_t width = model_.shape.head_width, quarter = model_.head_quarter();
   quantize_norm(model_.encoder_gain);
   for (size_t l = 0; l < model_.decoder.size(); l++) {
@@ -222,31 +248,34 @@ void Forward::memorize(const std::vector<size_t>& lengths, Memory* memory) {
     linear(site.qkv, site.query_width / kLanes, (site.query_width + stride) / kLanes, Mode::store,
            space_.wide.data(), stride);
     size_t row = 0;
-    for (size_t s = 0; s < lengths.size(); s++) {
+    for (size_t s = 0; s < sources.size(); s++) {
+      const size_t length = sources[s].tokens.size();
       const Calibration& task = *tasks_[task_[row]];
       const TaskMemory& of_task = task.memory[l];
       const size_t tokens = task.shape.task_tokens;
       Memory& into = memory[s];
-      into.count = tokens + lengths[s];
-      const size_t head_stride = padded(into.count, kLanes) * width;
+      into.count = tokens + length;
       into.keys.resize(model_.decoder.size());
       into.values.resize(model_.decoder.size());
-      into.keys[l].reserve(site.kv_heads * head_stride);
+      into.keys[l].reserve(into.count * k);
       into.values[l].reserve(into.count * k);
       float *keys = into.keys[l].data(), *values = into.values[l].data();
-      for (size_t at = 0; at < tokens; at++) place_key(keys, head_stride, site.kv_heads, at, &of_task.keys[at * k]);
-      std::copy(of_task.values.begin(), of_task.values.end(), values);
-      for (size_t at = 0; at < lengths[s]; at++, row++) {
+      for (size_t at = 0; at < tokens; at++) {
+        put(&of_task.keys[at * k], site.kv_heads, width, into.count, at, keys);
+        put(&of_task.values[at * k], site.kv_heads, width, into.count, at, values);
+      }
+      for (size_t at = 0; at < length; at++, row++) {
         float* kv = &space_.wide[row * stride];
         kernels_.turn(kv, site.kv_heads, width, &model_.cosine[at * quarter], &model_.sine[at * quarter]);
-        place_key(keys, head_stride, site.kv_heads, tokens + at, kv);
-        std::copy_n(kv + k, k, values + (tokens + at) * k);
+        put(kv, site.kv_heads, width, into.count, tokens + at, keys);
+        put(kv + k, site.kv_heads, width, into.count, tokens + at, values);
       }
       if (!l)
         into.added = task.has_task_scores ? Aligned<float>(task.shape.task_scores, padded(into.count, kLanes))
                                           : Aligned<float>();
     }
   }
+  if (model_.shape.copies) read_copyable(sources, memory);
 }
 
 void Forward::remember(Calibration& task) {
@@ -281,31 +310,30 @@ float* Forward::step(const std::vector<Place>& places, size_t at) {
   task_.resize(rows_);
   for (size_t row = 0; row < rows_; row++) {
     task_[row] = places[row].task;
-    tasks_[places[row].task]->embed(places[row].token, &space_.x[row * d]);
+    embed(*tasks_[places[row].task], places[row].token, &space_.x[row * d]);
   }
   set_tasks(task_);
   const auto mix = [&](const AttentionSite& site, size_t row, size_t q_stride, const float* keys,
-                       size_t head_stride, const float* values, size_t count, const float* added) {
-    space_.scores.reserve(kMostQueries * padded(count, kLanes));
+                       const float* values, size_t room, size_t count, const float* added) {
+    space_.scores.reserve(Attention::scratch_size(site.heads, width, count));
     kernels_.attend({&space_.wide[row * q_stride], 1, q_stride, site.heads, site.kv_heads, width, keys,
-                     head_stride, values, site.key_width, count, added, space_.scores.data(),
+                     values, width, room * width, count, added, space_.scores.data(),
                      &space_.mixed[row * site.query_width], site.query_width});
   };
   for (size_t l = 0; l < model_.decoder.size(); l++) {
     const DecoderLayer& layer = model_.decoder[l];
     {
       const AttentionSite& site = layer.self;
-      const size_t q = site.query_width, k = site.key_width, stride = q + 2 * k;
-      const size_t head_stride = space_.caches.head_stride(model_);
+      const size_t q = site.query_width, k = site.key_width, stride = q + 2 * k, room = space_.caches.tokens();
       quantize_norm(site.gain);
       linear(site.qkv, 0, stride / kLanes, Mode::store, space_.wide.data(), stride);
       for (size_t row = 0; row < rows_; row++) {
         float *made = &space_.wide[row * stride], *keys = space_.caches.keys(places[row].cache, l),
               *values = space_.caches.values(places[row].cache, l);
         kernels_.turn(made, site.heads + site.kv_heads, width, cosine, sine);
-        place_key(keys, head_stride, site.kv_heads, at, made + q);
-        std::copy_n(made + q + k, k, values + at * k);
-        mix(site, row, stride, keys, head_stride, values, at + 1, nullptr);
+        put(made + q, site.kv_heads, width, room, at, keys);
+        put(made + q + k, site.kv_heads, width, room, at, values);
+        mix(site, row, stride, keys, values, room, at + 1, nullptr);
       }
       quantize_rows(space_.mixed.data(), q, q);
       linear(site.out, 0, d / kLanes, Mode::add, space_.x.data(), d);
@@ -319,52 +347,16 @@ float* Forward::step(const std::vector<Place>& places, size_t at) {
       for (size_t row = 0; row < rows_; row++) {
         const Memory& memory = *places[row].memory;
         kernels_.turn(&space_.wide[row * q], site.heads, width, cosine, sine);
-        mix(site, row, q, memory.keys[l].data(), padded(memory.count, kLanes) * width,
-            memory.values[l].data(), memory.count, memory.added.size() ? memory.added.data() : nullptr);
+        mix(site, row, q, memory.keys[l].data(), memory.values[l].data(), memory.count, memory.count,
+            memory.added.size() ? memory.added.data() : nullptr);
       }
       quantize_rows(space_.mixed.data(), q, q);
       linear(site.out, 0, d / kLanes, Mode::add, space_.x.data(), d);
     }
     if (layer.feeds) feed(layer.ffn2);
   }
-  score();
+  score(places, at);
   return space_.logits.data();
-}
-
-// Scores of all symbols: of the table, with the task's biases, then what is the task's own.
-void Forward::score() {
-  const size_t stride = space_.logits_stride;
-  quantize_norm(model_.decoder_gain);
-  space_.logits.reserve(rows_ * stride);
-  for (size_t t = 0; t < tasks_.size(); t++) finish_[t] = &tasks_[t]->scores;
-  kernels_.project({model_.table.view(), 0, model_.table.blocks(), space_.codes.data(), space_.codes_stride,
-                    space_.x_scale.data(), rows_, finish_.data(), task_.data(), nullptr, 0, nullptr, 0,
-                    space_.logits.data(), stride},
-                   Mode::store);
-  for (const Segment& segment : segments_) {
-    const Calibration& task = *tasks_[segment.task];
-    const size_t rows = segment.end - segment.first, own = task.own_rows.blocks() * kLanes;
-    const Finish* finish = &task.own_scores;
-    space_.u.reserve(rows * own);
-    kernels_.project({task.own_rows.view(), 0, task.own_rows.blocks(),
-                      &space_.codes[segment.first * space_.codes_stride], space_.codes_stride,
-                      &space_.x_scale[segment.first], rows, &finish, zeros_.data(), nullptr, 0, nullptr, 0,
-                      space_.u.data(), own},
-                     Mode::store);
-    for (size_t row = 0; row < rows; row++)
-      own_scores(&space_.logits[(segment.first + row) * stride], &space_.u[row * own], task);
-  }
-}
-
-// A symbol of its own scores as the mean of its bytes do, by the base; then own rows add theirs.
-void Forward::own_scores(float* logits, const float* own, const Calibration& task) {
-  const size_t known = model_.shape.vocabulary;
-  for (size_t s = 0; s < task.shape.symbols.size(); s++) {
-    float sum = 0;
-    for (uint32_t byte : task.shape.symbols[s]) sum += logits[byte] - task.scores.bias[byte];
-    logits[known + s] = sum / static_cast<float>(task.shape.symbols[s].size()) + task.symbol_bias[s];
-  }
-  for (size_t i = 0; i < task.shape.rows.size(); i++) logits[task.shape.rows[i]] += own[i];
 }
 
 }  // namespace edgeseq

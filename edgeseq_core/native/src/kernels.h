@@ -56,19 +56,23 @@ struct Product {
   size_t y_stride;
 };
 
-// Queries of all heads against keys [kv_heads][blocks][width][16] and values [count, value_stride].
+// Queries of all heads against keys and values.
 struct Attention {
-  const float* query;  // [queries, query_stride]
+  const float* query;  // [queries, query_stride], a row's heads one after another
   size_t queries, query_stride, heads, kv_heads, width;
-  const float* keys;
-  size_t key_head_stride;  // floats
-  const float* values;
-  size_t value_stride;
+  const float *keys, *values;   // [count] of a head are `stride` apart
+  size_t stride, head_stride;
   size_t count;
   const float* added;  // to each key's score, [count filled up to 16]; null: nothing
-  float* scores;       // scratch, [kMostQueries, count filled up to 16]
+  float* scratch;      // `scratch_size` floats
   float* out;          // [queries, out_stride]
   size_t out_stride;
+
+  // Scores of all heads of one query and a factor each, or of some queries and one head's keys, turned over.
+  static constexpr size_t scratch_size(size_t heads, size_t width, size_t count) {
+    const size_t one = heads * (padded(count, kLanes) + 1), several = (kMostQueries + width) * padded(count, kLanes);
+    return one > several ? one : several;
+  }
 };
 
 struct Best {
@@ -84,12 +88,14 @@ struct Kernels {
   float (*quantize)(const float* x, const float* factor, size_t n, uint8_t* codes);
   // The same for a few numbers, any n, whose codes are signed everywhere.
   float (*quantize_few)(const float* x, size_t n, uint8_t* codes);
-  // RMSNorm of n (a multiple of 16) numbers.
-  void (*norm)(const float* x, const float* gain, size_t n, float* y);
+  // The same after an RMSNorm, times `factor` where there is one; y is scratch of n numbers.
+  float (*normed)(const float* x, const float* gain, const float* factor, size_t n, float* y, uint8_t* codes);
   void (*project)(const Product&, Mode);
   // Exact sums [rows, N] of `product`, for tests.
   void (*sums)(const Product&, int32_t* out);
   void (*attend)(const Attention&);
+  // The weights that one query of one head gives to keys, without values: into `out`, [count filled up to 16].
+  void (*point)(const Attention&);
   // Rotary turn of the first half of each head, in place.
   void (*turn)(float* heads, size_t count, size_t width, const float* cosine, const float* sine);
   Best (*best)(const float* x, size_t n);  // the first of the largest

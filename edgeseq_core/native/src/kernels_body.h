@@ -12,6 +12,7 @@ using edgeseq::Attention;
 using edgeseq::Best;
 using edgeseq::Finish;
 using edgeseq::kLanes;
+using edgeseq::kMostQueries;
 using edgeseq::Mode;
 using edgeseq::Product;
 
@@ -19,6 +20,14 @@ using edgeseq::Product;
 
 EDGESEQ_INLINE F value(const float* x, const float* factor, size_t at) {
   return factor ? load(x + at) * load(factor + at) : load(x + at);
+}
+
+// Codes of x (times `factor`), whose largest magnitudes, sixteen of them, are given; returns the scale.
+EDGESEQ_INLINE float to_codes(const float* x, const float* factor, size_t n, F most, uint8_t* codes) {
+  const float top = largest(most);
+  const F inverse = all(top > 0 ? 127.0f / top : 0.0f);
+  for (size_t at = 0; at < n; at += kLanes) store_codes(codes + at, value(x, factor, at) * inverse);
+  return top / 127.0f;
 }
 
 float quantize(const float* x, const float* factor, size_t n, uint8_t* codes) {
@@ -29,10 +38,7 @@ float quantize(const float* x, const float* factor, size_t n, uint8_t* codes) {
       most[i] = larger(most[i], magnitude(value(x, factor, at + i * kLanes)));
     });
   for (; at < n; at += kLanes) most[0] = larger(most[0], magnitude(value(x, factor, at)));
-  const float top = largest(larger(larger(most[0], most[1]), larger(most[2], most[3])));
-  const F inverse = all(top > 0 ? 127.0f / top : 0.0f);
-  for (at = 0; at < n; at += kLanes) store_codes(codes + at, value(x, factor, at) * inverse);
-  return top / 127.0f;
+  return to_codes(x, factor, n, larger(larger(most[0], most[1]), larger(most[2], most[3])), codes);
 }
 
 float quantize_few(const float* x, size_t n, uint8_t* codes) {
@@ -49,7 +55,7 @@ float quantize_few(const float* x, size_t n, uint8_t* codes) {
   return top / 127.0f;
 }
 
-void norm(const float* x, const float* gain, size_t n, float* y) {
+float normed(const float* x, const float* gain, const float* more, size_t n, float* y, uint8_t* codes) {
   F squares[4] = {all(0.0f), all(0.0f), all(0.0f), all(0.0f)};
   size_t at = 0;
   for (; at + 4 * kLanes <= n; at += 4 * kLanes)
@@ -60,7 +66,17 @@ void norm(const float* x, const float* gain, size_t n, float* y) {
   for (; at < n; at += kLanes) squares[0] = fused(load(x + at), load(x + at), squares[0]);
   const float sum = total((squares[0] + squares[1]) + (squares[2] + squares[3]));
   const F factor = all(1.0f / std::sqrt(sum / static_cast<float>(n) + 1e-6f));
-  for (at = 0; at < n; at += kLanes) store(y + at, load(x + at) * factor * load(gain + at));
+  F most[4] = {all(0.0f), all(0.0f), all(0.0f), all(0.0f)};
+  const auto at_place = [&](size_t place, F* top) EDGESEQ_LAMBDA {
+    F made = load(x + place) * factor * load(gain + place);
+    if (more) made = made * load(more + place);
+    store(y + place, made);
+    *top = larger(*top, magnitude(made));
+  };
+  for (at = 0; at + 4 * kLanes <= n; at += 4 * kLanes)
+    repeat<4>([&](auto i) EDGESEQ_LAMBDA { at_place(at + i * kLanes, &most[i]); });
+  for (; at < n; at += kLanes) at_place(at, &most[0]);
+  return to_codes(y, nullptr, n, larger(larger(most[0], most[1]), larger(most[2], most[3])), codes);
 }
 
 // --- products -----------------------------------------------------------------------------------------
@@ -85,6 +101,30 @@ struct Finisher {
       sums += own * stride;
       count -= own;
     }
+  }
+
+  // The same of a whole tile from registers, where all its rows are of one task without low-rank parts.
+  template <size_t R, size_t B>
+  EDGESEQ_INLINE bool together(size_t row, size_t block, const I (&sums)[R][B]) const {
+    const uint16_t task = p.task[row];
+    const Finish& own = *p.finish[task];
+    if (p.task[row + R - 1] != task || own.low) return false;
+    const F zero = all(0.0f);
+    float* y = p.y + row * p.y_stride + (block - p.first_block) * kLanes;
+    const auto each = [&](const auto& put) EDGESEQ_LAMBDA {
+      repeat<B>([&](auto b) EDGESEQ_LAMBDA {
+        const F scale = load(own.scale + (block + b) * kLanes), bias = load(own.bias + (block + b) * kLanes);
+        repeat<R>([&](auto r) EDGESEQ_LAMBDA {
+          put(y + r * p.y_stride + b * kLanes, fused(to_floats(sums[r][b]), all(p.x_scale[row + r]) * scale, bias));
+        });
+      });
+    };
+    switch (mode) {
+      case Mode::store: each([](float* out, F made) EDGESEQ_LAMBDA { store(out, made); }); break;
+      case Mode::relu: each([=](float* out, F made) EDGESEQ_LAMBDA { store(out, larger(made, zero)); }); break;
+      case Mode::add: each([](float* out, F made) EDGESEQ_LAMBDA { store(out, load(out) + made); }); break;
+    }
+    return true;
   }
 
  private:
@@ -132,6 +172,11 @@ struct KeepSums {
   const Product& p;
   int32_t* out;
 
+  template <size_t R, size_t B>
+  EDGESEQ_INLINE bool together(size_t, size_t, const I (&)[R][B]) const {
+    return false;
+  }
+
   EDGESEQ_INLINE void operator()(size_t row, size_t count, size_t block, const int32_t* sums,
                                  size_t stride) const {
     const size_t width = (p.last_block - p.first_block) * kLanes;
@@ -169,14 +214,19 @@ EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const Done&
         repeat<B>([&](auto b) EDGESEQ_LAMBDA { sums[r][b][s] = dot(sums[r][b][s], four, column[b]); });
       });
     });
-  // By way of memory: were they finished from here, GCC would write them there in every turn of the loop.
-  alignas(64) int32_t made[R * B * kLanes];
+  I whole[R][B];
   repeat<R>([&](auto r) EDGESEQ_LAMBDA {
     repeat<B>([&](auto b) EDGESEQ_LAMBDA {
       I sum = sums[r][b][0];
       repeat<S - 1>([&](auto s) EDGESEQ_LAMBDA { sum = plus(sum, sums[r][b][s + 1]); });
-      store(made + (r * B + b) * kLanes, sum);
+      whole[r][b] = sum;
     });
+  });
+  if constexpr (kFromRegisters)
+    if (done.together(row, block, whole)) return;
+  alignas(64) int32_t made[R * B * kLanes];
+  repeat<R>([&](auto r) EDGESEQ_LAMBDA {
+    repeat<B>([&](auto b) EDGESEQ_LAMBDA { store(made + (r * B + b) * kLanes, whole[r][b]); });
   });
   for (size_t b = 0; b < B; b++) done(row, R, block + b, made + b * kLanes, B * kLanes);
 }
@@ -230,23 +280,6 @@ void sums(const Product& p, int32_t* out) { products(p, KeepSums{p, out}); }
 
 // --- attention ----------------------------------------------------------------------------------------
 
-// Scores of 16 keys [width][16] for Q queries; even and odd dimensions are summed apart.
-template <size_t Q>
-EDGESEQ_INLINE void score_block(const Attention& a, const float* query, const float* keys, F scale,
-                                float* out, size_t out_stride) {
-  F even[Q], odd[Q];
-  repeat<Q>([&](auto q) EDGESEQ_LAMBDA { even[q] = odd[q] = all(0.0f); });
-  for (size_t c = 0; c < a.width; c += 2, keys += 2 * kLanes) {
-    const F first = load(keys), second = load(keys + kLanes);
-    repeat<Q>([&](auto q) EDGESEQ_LAMBDA {
-      const float* own = query + q * a.query_stride + c;
-      even[q] = fused(all(own[0]), first, even[q]);
-      odd[q] = fused(all(own[1]), second, odd[q]);
-    });
-  }
-  repeat<Q>([&](auto q) EDGESEQ_LAMBDA { store(out + q * out_stride, (even[q] + odd[q]) * scale); });
-}
-
 // Turns scores into weights that still have to be divided by their sum, which it returns.
 EDGESEQ_INLINE float weigh(float* scores, size_t count, size_t filled, const float* added) {
   if (added)
@@ -264,6 +297,93 @@ EDGESEQ_INLINE float weigh(float* scores, size_t count, size_t filled, const flo
   return total(sum);
 }
 
+EDGESEQ_INLINE F scale_of(const Attention& a) { return all(1.0f / std::sqrt(static_cast<float>(a.width))); }
+
+// One query.  Keys are read as they lie, which is what their memory is fastest at.
+namespace one {
+
+// Scores of keys [at, at + 16) for a head; those beyond the last are its own again.
+EDGESEQ_INLINE F score(const Attention& a, const float* query, const float* keys, size_t at) {
+  F sums[kLanes];
+  repeat<kLanes>([&](auto k) EDGESEQ_LAMBDA { sums[k] = all(0.0f); });
+  for (size_t c = 0; c < a.width; c += kLanes) {
+    const F own = load(query + c);
+    repeat<kLanes>([&](auto k) EDGESEQ_LAMBDA {
+      const size_t row = at + k < a.count ? at + k : a.count - 1;
+      sums[k] = fused(own, load(keys + row * a.stride + c), sums[k]);
+    });
+  }
+  return totals(sums);
+}
+
+// B times 16 dimensions of the values' mean, from the `first`-th of the query's on.
+template <size_t B>
+EDGESEQ_INLINE void mix(const Attention& a, const float* scores, size_t filled, const float* factor, size_t first) {
+  const size_t share = a.heads / a.kv_heads;
+  const float *weights[B], *values[B];
+  F sums[B];
+  repeat<B>([&](auto b) EDGESEQ_LAMBDA {
+    const size_t head = (first + b * kLanes) / a.width, within = (first + b * kLanes) % a.width;
+    weights[b] = scores + head * filled;
+    values[b] = a.values + head / share * a.head_stride + within;
+    sums[b] = all(0.0f);
+  });
+  for (size_t i = 0; i < a.count; i++)
+    repeat<B>([&](auto b) EDGESEQ_LAMBDA {
+      sums[b] = fused(all(weights[b][i]), load(values[b] + i * a.stride), sums[b]);
+    });
+  repeat<B>([&](auto b) EDGESEQ_LAMBDA {
+    const size_t at = first + b * kLanes;
+    store(a.out + at, sums[b] * all(factor[at / a.width]));
+  });
+}
+
+void attend(const Attention& a) {
+  const size_t filled = edgeseq::padded(a.count, kLanes), share = a.heads / a.kv_heads, width = a.heads * a.width;
+  const F scale = scale_of(a);
+  float* factor = a.scratch + a.heads * filled;
+  for (size_t head = 0; head < a.heads; head++) {
+    float* scores = a.scratch + head * filled;
+    for (size_t i = 0; i < filled; i += kLanes)
+      store(scores + i, score(a, a.query + head * a.width, a.keys + head / share * a.head_stride, i) * scale);
+    factor[head] = 1.0f / weigh(scores, a.count, filled, a.added);
+  }
+  size_t at = 0;
+  for (; at + kMixBlocks * kLanes <= width; at += kMixBlocks * kLanes)
+    mix<kMixBlocks>(a, a.scratch, filled, factor, at);
+  for (; at < width; at += kLanes) mix<1>(a, a.scratch, filled, factor, at);
+}
+
+}  // namespace one
+
+// Several queries.  A head's keys are turned over once for all of them, [blocks][width][16].
+namespace several {
+
+EDGESEQ_INLINE void turn_over(const Attention& a, const float* keys, float* turned) {
+  for (size_t at = 0; at < a.count; at += kLanes, turned += kLanes * a.width) {
+    const size_t rows = a.count - at < kLanes ? a.count - at : kLanes;
+    for (size_t c = 0; c < a.width; c += kLanes)
+      transpose(keys + at * a.stride + c, a.stride, rows, turned + c * kLanes);
+  }
+}
+
+// Scores of 16 keys [width][16] for Q queries; even and odd dimensions are summed apart.
+template <size_t Q>
+EDGESEQ_INLINE void score(const Attention& a, const float* query, const float* keys, F scale, float* out,
+                          size_t out_stride) {
+  F even[Q], odd[Q];
+  repeat<Q>([&](auto q) EDGESEQ_LAMBDA { even[q] = odd[q] = all(0.0f); });
+  for (size_t c = 0; c < a.width; c += 2, keys += 2 * kLanes) {
+    const F first = load(keys), second = load(keys + kLanes);
+    repeat<Q>([&](auto q) EDGESEQ_LAMBDA {
+      const float* own = query + q * a.query_stride + c;
+      even[q] = fused(all(own[0]), first, even[q]);
+      odd[q] = fused(all(own[1]), second, odd[q]);
+    });
+  }
+  repeat<Q>([&](auto q) EDGESEQ_LAMBDA { store(out + q * out_stride, (even[q] + odd[q]) * scale); });
+}
+
 // B times 16 dimensions of the values' mean, for Q queries.
 template <size_t Q, size_t B>
 EDGESEQ_INLINE void mix(const Attention& a, const float* weights, size_t stride, const float* factor,
@@ -272,7 +392,7 @@ EDGESEQ_INLINE void mix(const Attention& a, const float* weights, size_t stride,
   repeat<Q>([&](auto q) EDGESEQ_LAMBDA {
     repeat<B>([&](auto b) EDGESEQ_LAMBDA { sums[q][b] = all(0.0f); });
   });
-  for (size_t i = 0; i < a.count; i++, values += a.value_stride) {
+  for (size_t i = 0; i < a.count; i++, values += a.stride) {
     F own[B];
     repeat<B>([&](auto b) EDGESEQ_LAMBDA { own[b] = load(values + b * kLanes); });
     repeat<Q>([&](auto q) EDGESEQ_LAMBDA {
@@ -288,31 +408,45 @@ EDGESEQ_INLINE void mix(const Attention& a, const float* weights, size_t stride,
 }
 
 template <size_t Q>
-EDGESEQ_INLINE void attend_head(const Attention& a, size_t head, size_t query, F scale) {
-  const size_t filled = edgeseq::padded(a.count, kLanes), group = head / (a.heads / a.kv_heads);
-  const float* q = a.query + query * a.query_stride + head * a.width;
-  const float* keys = a.keys + group * a.key_head_stride;
-  for (size_t i = 0; i < filled; i += kLanes)
-    score_block<Q>(a, q, keys + i * a.width, scale, a.scores + i, filled);
+EDGESEQ_INLINE void head(const Attention& a, size_t at, size_t query, F scale) {
+  const size_t filled = edgeseq::padded(a.count, kLanes), group = at / (a.heads / a.kv_heads);
+  const float *q = a.query + query * a.query_stride + at * a.width, *keys = a.scratch + kMostQueries * filled;
+  float* scores = a.scratch;
+  for (size_t i = 0; i < filled; i += kLanes) score<Q>(a, q, keys + i * a.width, scale, scores + i, filled);
   float factor[Q];
   repeat<Q>([&](auto i) EDGESEQ_LAMBDA {
-    factor[i] = 1.0f / weigh(a.scores + i * filled, a.count, filled, a.added);
+    factor[i] = 1.0f / weigh(scores + i * filled, a.count, filled, a.added);
   });
-  const float* values = a.values + group * a.width;
-  float* out = a.out + query * a.out_stride + head * a.width;
+  const float* values = a.values + group * a.head_stride;
+  float* out = a.out + query * a.out_stride + at * a.width;
   size_t c = 0;
   for (; c + 2 * kLanes <= a.width; c += 2 * kLanes)
-    mix<Q, 2>(a, a.scores, filled, factor, values + c, out + c);
-  for (; c < a.width; c += kLanes) mix<Q, 1>(a, a.scores, filled, factor, values + c, out + c);
+    mix<Q, 2>(a, scores, filled, factor, values + c, out + c);
+  for (; c < a.width; c += kLanes) mix<Q, 1>(a, scores, filled, factor, values + c, out + c);
 }
 
 void attend(const Attention& a) {
-  const F scale = all(1.0f / std::sqrt(static_cast<float>(a.width)));
-  for (size_t head = 0; head < a.heads; head++) {
+  const F scale = scale_of(a);
+  const size_t share = a.heads / a.kv_heads;
+  for (size_t at = 0; at < a.heads; at++) {
+    if (at % share == 0)
+      turn_over(a, a.keys + at / share * a.head_stride, a.scratch + kMostQueries * edgeseq::padded(a.count, kLanes));
     size_t query = 0;
-    for (; query + kQueries <= a.queries; query += kQueries) attend_head<kQueries>(a, head, query, scale);
-    for (; query < a.queries; query++) attend_head<1>(a, head, query, scale);
+    for (; query + kQueries <= a.queries; query += kQueries) head<kQueries>(a, at, query, scale);
+    for (; query < a.queries; query++) head<1>(a, at, query, scale);
   }
+}
+
+}  // namespace several
+
+void attend(const Attention& a) { a.queries == 1 ? one::attend(a) : several::attend(a); }
+
+void point(const Attention& a) {
+  const size_t filled = edgeseq::padded(a.count, kLanes);
+  const F scale = scale_of(a);
+  for (size_t i = 0; i < filled; i += kLanes) store(a.out + i, one::score(a, a.query, a.keys, i) * scale);
+  const F factor = all(1.0f / weigh(a.out, a.count, filled, a.added));
+  for (size_t i = 0; i < filled; i += kLanes) store(a.out + i, load(a.out + i) * factor);
 }
 
 // `pairs` is a constant for the usual widths of a head, so that compilers turn the loops into vectors.
@@ -367,8 +501,8 @@ float log_total(const float* x, size_t n, float top, float factor) {
 
 #define EDGESEQ_KERNELS(name)                                                                     \
   const edgeseq::Kernels* edgeseq::kernels_##name() {                                             \
-    static constexpr edgeseq::Kernels table = {#name, kZero,  quantize, quantize_few, norm,       \
-                                               project, sums, attend,   turn,         best,       \
-                                               log_total};                                        \
+    static constexpr edgeseq::Kernels table = {#name, kZero,  quantize, quantize_few, normed,     \
+                                               project, sums, attend,   point,        turn,       \
+                                               best,    log_total};                               \
     return &table;                                                                                \
   }

@@ -89,8 +89,54 @@ EDGESEQ_INLINE I load_sums(const int32_t* p) { return _mm512_loadu_si512(p); }
 EDGESEQ_INLINE float total(F a) { return _mm512_reduce_add_ps(a.v); }
 EDGESEQ_INLINE float largest(F a) { return _mm512_reduce_max_ps(a.v); }
 
-constexpr size_t kTileRows = 6, kTileBlocks = 4, kWideBlocks = 8, kQueries = 4;  // 32 registers
+// The same of sixteen: what folds a lane onto another does so for two of them at once.
+EDGESEQ_INLINE F totals(const F (&all)[16]) {
+  F eight[4][2], four[4], two[2];
+  repeat<4>([&](auto i) EDGESEQ_LAMBDA {
+    repeat<2>([&](auto h) EDGESEQ_LAMBDA {
+      const __m512 a = all[8 * h + i].v, b = all[8 * h + i + 4].v;
+      eight[i][h].v = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+    });
+    const __m512 a = eight[i][0].v, b = eight[i][1].v;
+    four[i].v = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
+  });
+  repeat<2>([&](auto i) EDGESEQ_LAMBDA {
+    const __m512d a = _mm512_castps_pd(four[2 * i].v), b = _mm512_castps_pd(four[2 * i + 1].v);
+    two[i].v = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+  });
+  const __m512 a = two[0].v, b = two[1].v;
+  return {_mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xDD))};
+}
+
+// Sixteen columns of some rows, at most sixteen, turned over: to[column][row].
+EDGESEQ_INLINE void transpose(const float* from, size_t stride, size_t rows, float* to) {
+  __m512 a[16], b[16];
+  repeat<16>([&](auto r) EDGESEQ_LAMBDA { a[r] = r < rows ? _mm512_loadu_ps(from + r * stride) : _mm512_setzero_ps(); });
+  repeat<8>([&](auto i) EDGESEQ_LAMBDA {  // pairs of rows
+    b[2 * i] = _mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]);
+    b[2 * i + 1] = _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]);
+  });
+  repeat<4>([&](auto i) EDGESEQ_LAMBDA {  // fours of rows, a column a quarter
+    repeat<2>([&](auto h) EDGESEQ_LAMBDA {
+      const __m512d x = _mm512_castps_pd(b[4 * i + h]), y = _mm512_castps_pd(b[4 * i + h + 2]);
+      a[4 * i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+      a[4 * i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
+    });
+  });
+  repeat<4>([&](auto c) EDGESEQ_LAMBDA {
+    const __m512 even_low = _mm512_shuffle_f32x4(a[c], a[c + 4], 0x88), odd_low = _mm512_shuffle_f32x4(a[c], a[c + 4], 0xDD),
+                 even_high = _mm512_shuffle_f32x4(a[c + 8], a[c + 12], 0x88),
+                 odd_high = _mm512_shuffle_f32x4(a[c + 8], a[c + 12], 0xDD);
+    _mm512_storeu_ps(to + 16 * c, _mm512_shuffle_f32x4(even_low, even_high, 0x88));
+    _mm512_storeu_ps(to + 16 * (c + 4), _mm512_shuffle_f32x4(odd_low, odd_high, 0x88));
+    _mm512_storeu_ps(to + 16 * (c + 8), _mm512_shuffle_f32x4(even_low, even_high, 0xDD));
+    _mm512_storeu_ps(to + 16 * (c + 12), _mm512_shuffle_f32x4(odd_low, odd_high, 0xDD));
+  });
+}
+
+constexpr size_t kTileRows = 6, kTileBlocks = 4, kWideBlocks = 8, kQueries = 4, kMixBlocks = 8;  // 32 registers
 constexpr size_t kSumsInFlight = 8;
+constexpr bool kFromRegisters = true;  // sums are finished without a way through memory
 
 #elif defined(__AVX2__)
 
@@ -217,7 +263,7 @@ constexpr size_t kTileRows = 4, kTileBlocks = 1;  // 16 registers
 #else
 constexpr size_t kTileRows = 2, kTileBlocks = 2;  // a magnitude serves two blocks
 #endif
-constexpr size_t kWideBlocks = 2, kQueries = 2, kSumsInFlight = 4;
+constexpr size_t kWideBlocks = 2, kQueries = 2, kMixBlocks = 4, kSumsInFlight = 4;
 
 #elif defined(__ARM_NEON) && defined(__ARM_FEATURE_DOTPROD)
 
@@ -305,7 +351,7 @@ EDGESEQ_INLINE float largest(F a) {
 }
 
 constexpr size_t kTileRows = 4, kTileBlocks = 1, kWideBlocks = 4, kQueries = 2;  // 32 registers
-constexpr size_t kSumsInFlight = 4;
+constexpr size_t kMixBlocks = 4, kSumsInFlight = 4;
 
 #else  // plain C++, in loops of fixed length that compilers turn into what the CPU has
 
@@ -402,8 +448,23 @@ EDGESEQ_INLINE float largest(F a) {
   return top;
 }
 
-constexpr size_t kTileRows = 1, kTileBlocks = 1, kWideBlocks = 1, kQueries = 1, kSumsInFlight = 1;
+constexpr size_t kTileRows = 1, kTileBlocks = 1, kWideBlocks = 1, kQueries = 1, kMixBlocks = 1, kSumsInFlight = 1;
 
+#endif
+
+#if !defined(__AVX512F__)
+constexpr bool kFromRegisters = false;
+
+EDGESEQ_INLINE F totals(const F (&all)[16]) {
+  float each[16];
+  repeat<16>([&](auto i) EDGESEQ_LAMBDA { each[i] = total(all[i]); });
+  return load(each);
+}
+
+EDGESEQ_INLINE void transpose(const float* from, size_t stride, size_t rows, float* to) {
+  for (size_t r = 0; r < rows; r++)
+    for (size_t c = 0; c < 16; c++) to[16 * c + r] = from[r * stride + c];
+}
 #endif
 
 #if !defined(__AVX512F__) && !defined(__AVXVNNI__)  // where codes are signed anyway

@@ -75,11 +75,18 @@ class Matrix {
     }
   }
 
-  // y += row * factor, [columns].
+  // y += row * factor, [columns], a multiple of 4.
   void add_row(size_t row, float factor, float* y) const {
     const float scale = scale_[row] * factor;
     const int8_t* group = &values_[place(row, 0)];
-    for (size_t c = 0; c < columns_; c++) y[c] += scale * static_cast<float>(group[c / 4 * 64 + c % 4]);
+    for (size_t c = 0; c < columns_; c += 4, group += 64)
+      for (size_t i = 0; i < 4; i++) y[c + i] += scale * static_cast<float>(group[i]);
+  }
+
+  // The values of a row as codes of activations, whose zero is `zero`.
+  void read_codes(size_t row, int zero, uint8_t* codes) const {
+    const int8_t* group = &values_[place(row, 0)];
+    for (size_t c = 0; c < columns_; c++) codes[c] = static_cast<uint8_t>(group[c / 4 * 64 + c % 4] + zero);
   }
 
   PackedView view() const { return {values_.data(), offset_.data(), groups_}; }

@@ -1,9 +1,13 @@
 #include "model.h"
 
 #include <cmath>
+#include <numeric>
 
 namespace edgeseq {
 namespace {
+
+// Of the pointer (edgeseq_core/model/output.py, which says why).
+constexpr float kPointerBase = 30, kDistanceCost = 0.5f;
 
 // The name of a site's own parameter, as PyTorch's ParameterDict has it.
 std::string key(const std::string& site, const std::string& part) {
@@ -14,6 +18,20 @@ std::string key(const std::string& site, const std::string& part) {
 
 Aligned<float> gain(Reader& arrays, const std::string& sublayer, size_t d) {
   return {arrays.floats("norms." + key(sublayer, "norm"), d), d};
+}
+
+// How rotary positions turn each of `quarter` pairs at each of `places`: [places, quarter].
+void turns(float base, size_t quarter, size_t places, Aligned<float>* cosine, Aligned<float>* sine) {
+  *cosine = Aligned<float>(places * quarter);
+  *sine = Aligned<float>(places * quarter);
+  for (size_t i = 0; i < quarter; i++) {
+    const float frequency = std::pow(base, -static_cast<float>(i) / static_cast<float>(quarter));
+    for (size_t at = 0; at < places; at++) {
+      const float angle = static_cast<float>(at) * frequency;
+      (*cosine)[at * quarter + i] = std::cos(angle);
+      (*sine)[at * quarter + i] = std::sin(angle);
+    }
+  }
 }
 
 bool fits(const std::vector<size_t>& widths, size_t unit) {
@@ -34,6 +52,15 @@ void Shape::check() const {
     if (query_width[g] % key_width[g]) throw Misfit("heads of keys divide heads of queries");
   if (encoder_ffn.empty() || decoder_ffn.size() != decoder_layers)
     throw Misfit("each layer has the width of its FFN");
+  if (tail_sizes.size() != tail_widths.size() || !fits(tail_sizes, 1) || !fits(tail_widths, 1))
+    throw Misfit("each band has a size and a width");
+  for (size_t t = 0, rest = vocabulary; t < tail_sizes.size(); rest -= tail_sizes[t++])
+    if (tail_sizes[t] >= rest || tail_widths[t] > d_model) throw Misfit("bands are parts of the vocabulary");
+  if (copies && !tail_sizes.empty()) throw Misfit("a base that copies has no bands");
+}
+
+size_t Shape::first_band() const {
+  return vocabulary - std::accumulate(tail_sizes.begin(), tail_sizes.end(), size_t{0});
 }
 
 Model::Model(const Shape& given, Reader& arrays) : shape(given) {
@@ -58,32 +85,63 @@ Model::Model(const Shape& given, Reader& arrays) : shape(given) {
     }
     decoder.push_back(std::move(layer));
   }
-  table = Matrix(v, d);
-  table.put(0, arrays.matrix("embedding", v, d), v);
-  vocabulary_bias = Aligned<float>(padded(v, kLanes));
+  const size_t first = shape.first_band();
+  table = Matrix(first, d);
+  table.put(0, arrays.matrix("embedding", first, d), first);
+  // A tail begins anywhere, so that its last block reaches further.
+  vocabulary_bias = Aligned<float>(padded(v, kLanes) + kLanes);
   std::fill_n(vocabulary_bias.data(), vocabulary_bias.size(), -INFINITY);  // no token is beyond it
   const std::vector<float> bias = arrays.floats("vocabulary_bias", v);
   std::copy(bias.begin(), bias.end(), vocabulary_bias.data());
-  scores.scale = table.scale().data();
-  scores.bias = vocabulary_bias.data();
   encoder_gain = gain(arrays, "encoder.out", d);
   decoder_gain = gain(arrays, "decoder.out", d);
   arrays.matrix("task_tokens", shape.task_tokens, d);  // a calibration has its own
   arrays.floats("task_vector", d);
+  if (shape.copies) read_pointer(arrays);
+  if (!shape.tail_sizes.empty()) read_tails(arrays);
   arrays.finish();
   number_sites();
+  turns(10000, head_quarter(), shape.max_tokens + 1, &cosine, &sine);
+}
 
-  const size_t quarter = head_quarter(), places = shape.max_tokens + 1;
-  cosine = Aligned<float>(places * quarter);
-  sine = Aligned<float>(places * quarter);
-  for (size_t i = 0; i < quarter; i++) {
-    const float frequency = std::pow(10000.0f, -static_cast<float>(i) / static_cast<float>(quarter));
-    for (size_t at = 0; at < places; at++) {
-      const float angle = static_cast<float>(at) * frequency;
-      cosine[at * quarter + i] = std::cos(angle);
-      sine[at * quarter + i] = std::sin(angle);
-    }
+void Model::read_tails(Reader& arrays) {
+  const size_t d = shape.d_model, count = shape.tail_sizes.size();
+  size_t first = shape.first_band();
+  for (size_t t = 0; t < count; first += shape.tail_sizes[t++]) {
+    const size_t size = shape.tail_sizes[t], width = shape.tail_widths[t];
+    const std::string name = "tails." + std::to_string(t);
+    const QuantizedRows rows = arrays.matrix(name + "_rows", size, width), out = arrays.matrix(name + "_out", d, width);
+    std::vector<int8_t> turned(d * width);
+    for (size_t r = 0; r < d; r++)
+      for (size_t c = 0; c < width; c++) turned[c * d + r] = out.values[r * width + c];
+    Tail tail{first, Matrix(size, width), Matrix(d, width), Matrix(width, d), Aligned<float>(d),
+              Aligned<float>(padded(width, kLanes)), Aligned<float>(out.scale, d), {}, {}};
+    tail.rows.put(0, rows, size);
+    tail.wide.put(0, out, d);
+    tail.narrow.put(0, {turned.data(), std::vector<float>(width, 1.0f)}, width);
+    std::fill_n(tail.ones.data(), width, 1.0f);
+    tail.widened.scale = tail.wide.scale().data();
+    tail.narrowed.scale = tail.ones.data();
+    tail.widened.bias = tail.narrowed.bias = tail.zeros.data();
+    tails.push_back(std::move(tail));
   }
+  reach_matrix_ = Matrix(count, d);
+  reach_matrix_.put(0, arrays.matrix("matrices.bands_tails", count, d), count);
+  reach = linear(arrays, "decoder.bands", reach_matrix_, {{"tails", 0, count}});
+}
+
+void Model::read_pointer(Reader& arrays) {
+  const size_t width = shape.head_width, d = shape.d_model, middle = shape.max_tokens;
+  const std::vector<Part> parts = {{"q", 0, width}, {"gate", width, 1}, {"k", width + kLanes, width}};
+  pointer_matrix_ = Matrix(2 * width + kLanes, d);
+  for (const Part& part : parts)
+    pointer_matrix_.put(part.first, arrays.matrix("matrices.copy_" + part.name, part.rows, d), part.rows);
+  pointer.width = width;
+  pointer.query_gate_key = linear(arrays, "decoder.copy", pointer_matrix_, parts);
+  turns(kPointerBase, width / 4, shape.max_tokens + 1, &pointer.cosine, &pointer.sine);
+  pointer.nearness = Aligned<float>(2 * middle + kLanes);
+  for (size_t i = 0; i < pointer.nearness.size(); i++)
+    pointer.nearness[i] = -kDistanceCost * static_cast<float>(i > middle ? i - middle : middle - i);
 }
 
 void Model::read_groups(Reader& arrays) {
@@ -164,10 +222,13 @@ void Model::number_sites() {
     if (layer.feeds)
       for (Linear* one : {&layer.ffn1.up, &layer.ffn1.down, &layer.ffn2.up, &layer.ffn2.down}) number(*one);
   }
+  if (shape.copies) number(pointer.query_gate_key);
+  if (!tails.empty()) number(reach);
 }
 
 size_t Model::bytes() const {
-  size_t sum = table.bytes();
+  size_t sum = table.bytes() + pointer_matrix_.bytes() + reach_matrix_.bytes();
+  for (const Tail& tail : tails) sum += tail.rows.bytes() + tail.wide.bytes() + tail.narrow.bytes();
   for (const auto& group : attention_groups_) sum += group.qkv.bytes() + group.out.bytes();
   for (const auto* groups : {&ffn_groups_, &small_groups_})
     for (const auto& group : *groups) sum += group.up.bytes() + group.down.bytes();

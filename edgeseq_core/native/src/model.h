@@ -14,6 +14,10 @@ struct Shape {
   std::vector<size_t> query_width, key_width;  // of each attention group
   std::vector<size_t> encoder_ffn;             // of each group of the encoder's FFNs
   std::vector<size_t> decoder_ffn;             // of each decoder layer; 0: none
+  bool copies = false;                         // whether it points into the source
+  std::vector<size_t> tail_sizes, tail_widths;  // of bands of tokens after the first
+
+  size_t first_band() const;
 
   void check() const;  // throws Misfit for what the kernels cannot compute
 };
@@ -57,6 +61,27 @@ struct DecoderLayer {
   FfnSite ffn1, ffn2;
 };
 
+// What can copy a symbol of the source: a head of its own, whose keys turn faster than others, and a gate.
+struct Pointer {
+  size_t width;
+  Linear query_gate_key;  // query and gate lie together, as the decoder wants both
+  Aligned<float> cosine, sine;  // [max_tokens + 1, width / 4]
+  Aligned<float> nearness;      // added to the score of a key so far away, [2 * max_tokens + 16]; 0: in the middle
+
+  size_t key_block() const { return width / kLanes + 1; }
+};
+
+// A band of rarer tokens: rows of few numbers, and a matrix that widens them.
+struct Tail {
+  size_t first;               // its first token
+  Matrix rows;                // [tokens, width]
+  Matrix wide, narrow;        // [d_model, width], and the same turned over, whose scales are factors of its input
+  Aligned<float> zeros, ones, factors;
+  Finish widened, narrowed;
+
+  bool has(size_t token) const { return token >= first && token < first + rows.rows(); }
+};
+
 class Model {
  public:
   Model(const Shape& shape, Reader& arrays);
@@ -64,12 +89,14 @@ class Model {
   Model& operator=(const Model&) = delete;
 
   const Shape shape;
-  Matrix table;  // embeddings of all tokens, which also score them
+  Matrix table;  // embeddings of all tokens, or of the first band, which also score them
+  std::vector<Tail> tails;
   Aligned<float> vocabulary_bias, encoder_gain, decoder_gain;
-  Finish scores;  // of the bare table
   std::vector<EncoderLayer> encoder;
   std::vector<DecoderLayer> decoder;
   Aligned<float> cosine, sine;  // [max_tokens + 1, head_width / 4]
+  Pointer pointer;              // where `shape.copies`
+  Linear reach;                 // how likely each tail is, where there are some
 
   const std::vector<const Linear*>& linears() const { return linears_; }
   size_t head_quarter() const { return shape.head_width / 4; }
@@ -86,6 +113,8 @@ class Model {
   };
 
   void read_groups(Reader&);
+  void read_tails(Reader&);
+  void read_pointer(Reader&);
   void number_sites();
   AttentionSite attention(Reader&, const std::string& site, size_t group);
   FfnSite ffn(Reader&, const std::string& site, const std::string& norm, const FfnGroup&, size_t width);
@@ -93,6 +122,7 @@ class Model {
 
   std::vector<AttentionGroup> attention_groups_;
   std::vector<FfnGroup> ffn_groups_, small_groups_;
+  Matrix pointer_matrix_, reach_matrix_;
   std::vector<const Linear*> linears_;
   size_t widest_ = 0, deepest_ = 0;
 };

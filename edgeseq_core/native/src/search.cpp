@@ -29,16 +29,14 @@ class Batch {
     for (size_t i = 0; i < rows.size();) {
       size_t end = i, count = 0;
       std::vector<Source> sources;
-      std::vector<size_t> lengths;
       for (; end < rows.size(); end++) {
         const Request& request = requests[rows[end]];
         if (end > i && count + request.source.size() > kRowsTogether) break;
         count += request.source.size();
-        sources.push_back({request.source, request.own, task_[end]});
-        lengths.push_back(request.source.size());
+        sources.push_back({request.source, request.own, request.symbols, task_[end]});
       }
       forward->encode(sources, model.encoder.size());
-      forward->memorize(lengths, &memories_[i]);
+      forward->memorize(sources, &memories_[i]);
       i = end;
     }
   }
@@ -352,7 +350,7 @@ std::vector<std::vector<float>> Engine::features(const std::vector<std::vector<u
   Forward forward(*model, kernels, *space, {nullptr});
   const std::vector<uint32_t> none;
   for (const auto& source : sources) {
-    forward.encode({{source, none, 0}}, std::min(layers, model->encoder.size()));
+    forward.encode({{source, none, none, 0}}, std::min(layers, model->encoder.size()));
     std::vector<float> most((*space).x.data(), (*space).x.data() + d);
     for (size_t at = 1; at < source.size(); at++)
       for (size_t c = 0; c < d; c++) most[c] = std::max(most[c], (*space).x[at * d + c]);

@@ -17,6 +17,7 @@ struct Request {
   size_t width = 1;
   bool constrained = false;
   std::vector<uint32_t> own = {};  // 1 + the own row of each token of the source, 0: none; empty: none at all
+  std::vector<uint32_t> symbols = {};  // of the target that each token stands for, where the base copies
 };
 
 enum class Stop { none, end, length, deadline, cancelled };
