@@ -103,31 +103,41 @@ struct Finisher {
     }
   }
 
-  // The same of a whole tile from registers, where all its rows are of one task without low-rank parts.
+  // The same of a whole tile from registers, where all its rows are of one task.
   template <size_t R, size_t B>
   EDGESEQ_INLINE bool together(size_t row, size_t block, const I (&sums)[R][B]) const {
     const uint16_t task = p.task[row];
     const Finish& own = *p.finish[task];
-    if (p.task[row + R - 1] != task || own.low) return false;
+    if (p.task[row + R - 1] != task) return false;
+    if (own.low) {
+      tile(own, row, block, sums, [&](size_t at, size_t of, F y) EDGESEQ_LAMBDA { return with_low(own, at, of, y); });
+    } else {
+      tile(own, row, block, sums, [](size_t, size_t, F y) EDGESEQ_LAMBDA { return y; });
+    }
+    return true;
+  }
+
+ private:
+  template <size_t R, size_t B, class More>
+  EDGESEQ_INLINE void tile(const Finish& own, size_t row, size_t block, const I (&sums)[R][B], const More& more) const {
     const F zero = all(0.0f);
     float* y = p.y + row * p.y_stride + (block - p.first_block) * kLanes;
     const auto each = [&](const auto& put) EDGESEQ_LAMBDA {
       repeat<B>([&](auto b) EDGESEQ_LAMBDA {
         const F scale = load(own.scale + (block + b) * kLanes), bias = load(own.bias + (block + b) * kLanes);
         repeat<R>([&](auto r) EDGESEQ_LAMBDA {
-          put(y + r * p.y_stride + b * kLanes, fused(to_floats(sums[r][b]), all(p.x_scale[row + r]) * scale, bias));
+          const F made = fused(to_floats(sums[r][b]), all(p.x_scale[row + r]) * scale, bias);
+          put(y + r * p.y_stride + b * kLanes, more(row + r, block + b, made));
         });
       });
     };
     switch (mode) {
-      case Mode::store: each([](float* out, F made) EDGESEQ_LAMBDA { store(out, made); }); break;
-      case Mode::relu: each([=](float* out, F made) EDGESEQ_LAMBDA { store(out, larger(made, zero)); }); break;
-      case Mode::add: each([](float* out, F made) EDGESEQ_LAMBDA { store(out, load(out) + made); }); break;
+      case Mode::store: return each([](float* out, F made) EDGESEQ_LAMBDA { store(out, made); });
+      case Mode::relu: return each([=](float* out, F made) EDGESEQ_LAMBDA { store(out, larger(made, zero)); });
+      case Mode::add: return each([](float* out, F made) EDGESEQ_LAMBDA { store(out, load(out) + made); });
     }
-    return true;
   }
 
- private:
   EDGESEQ_INLINE void of_task(const Finish& own, size_t row, size_t count, size_t block,
                               const int32_t* sums, size_t stride) const {
     if (own.low) return each(own, row, count, block, sums, stride, [&](size_t at, F y) EDGESEQ_LAMBDA {
@@ -224,6 +234,7 @@ EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const Done&
   });
   if constexpr (kFromRegisters)
     if (done.together(row, block, whole)) return;
+  // By way of memory, one loop for any number of rows and tasks.
   alignas(64) int32_t made[R * B * kLanes];
   repeat<R>([&](auto r) EDGESEQ_LAMBDA {
     repeat<B>([&](auto b) EDGESEQ_LAMBDA { store(made + (r * B + b) * kLanes, whole[r][b]); });
@@ -473,15 +484,21 @@ void turn(float* heads, size_t count, size_t width, const float* cosine, const f
 
 // --- the next token -----------------------------------------------------------------------------------
 
+// The largest of the 64 numbers from x on, in each lane.
+EDGESEQ_INLINE F largest_of_64(const float* x) {
+  return larger(larger(load(x), load(x + kLanes)), larger(load(x + 2 * kLanes), load(x + 3 * kLanes)));
+}
+
 Best best(const float* x, size_t n) {
   F most = all(-INFINITY);
   size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) most = larger(most, load(x + i));
+  for (; i + 64 <= n; i += 64) most = larger(most, largest_of_64(x + i));
   float top = largest(most);
   for (; i < n; i++) top = x[i] > top ? x[i] : top;
-  uint32_t at = 0;
+  size_t at = 0;
+  while (at + 64 <= n && largest(largest_of_64(x + at)) != top) at += 64;
   while (at + 1 < n && x[at] != top) at++;
-  return {top, at};
+  return {top, static_cast<uint32_t>(at)};
 }
 
 float log_total(const float* x, size_t n, float top, float factor) {
