@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from native_time import TOKENS, answer_rounds, times_faster
 from report import publish
-
 from safetensors.torch import load_file, save_file
 
 from edgeseq_core.corpus import mixture
@@ -40,7 +39,6 @@ from edgeseq_core.engine import PairRow
 from edgeseq_core.learn.offline import OfflineLearner, learn_pairs
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.compress import PruneSettings, pruned, trainee_of
-from edgeseq_core.model.edgeformer import EdgeFormer
 from edgeseq_core.model.mixture_batches import Batch
 from edgeseq_core.model.objective import Labels, Objective
 from edgeseq_core.model.pretrain import PretrainSettings, Training, pretrain
@@ -54,7 +52,6 @@ ONE_IN = 3  # tasks of the mixture
 BEFORE = PretrainSettings(steps=150, learning_rate=5e-4, warmup_steps=15)
 SMOOTHING = BEFORE.label_smoothing
 PENALTY_SHARE = 0.25  # of the steps
-ROUND_STEPS = 100  # of healing, between two rounds of cutting
 ROWS = (1, 32)
 IMITATION_SHARE = 0.5  # of the loss
 NEW_PAIRS, NEW_HELD_OUT = 400, 300  # of each demo task
@@ -65,35 +62,31 @@ class Cut:
     """What goes, how it is found, and what the rest is healed by."""
 
     settings: PruneSettings
-    layers: int = 0  # of the encoder, from the top
     by: Literal["importance", "group penalty"] = "importance"
-    rounds: int = 1  # of cutting and healing; all but the last are short
     healed_by: Literal["labels", "labels and teacher"] = "labels"
 
     def __str__(self) -> str:
         s = self.settings
         parts = (
-            f"{self.layers} encoder layers" if self.layers else "",
+            f"{s.layers} encoder layers" if s.layers else "",
             f"{s.ffn_share:.0%} of FFN columns" if s.ffn_share else "",
             f"{s.head_share:.0%} of heads" if s.head_share else "",
         )
         return ", ".join(filter(None, parts)) or "nothing"
 
 
-def cut(ffn_share: float, head_share: float = 0.0, **how: Any) -> Cut:
-    return Cut(settings=PruneSettings(ffn_share=ffn_share, head_share=head_share), **how)
-
-
+NOTHING, HALF = PruneSettings(ffn_share=0.0), PruneSettings(ffn_share=0.5)
+SHALLOW = PruneSettings(ffn_share=0.25, layers=2)
 CUTS = (
-    cut(0.0),
-    cut(0.5),
-    cut(0.5, by="group penalty"),
-    cut(0.5, 0.25),
-    cut(0.5, 0.5),
-    cut(0.5, 0.25, rounds=3, healed_by="labels and teacher"),
-    cut(0.25, layers=2, healed_by="labels and teacher"),
+    Cut(settings=NOTHING),
+    Cut(settings=SHALLOW),
+    Cut(settings=SHALLOW, healed_by="labels and teacher"),
+    Cut(settings=HALF),
+    Cut(settings=PruneSettings(ffn_share=0.5, head_share=0.25)),
+    Cut(settings=PruneSettings(ffn_share=0.5, head_share=0.5)),
+    Cut(settings=HALF, by="group penalty"),
 )
-TEACHER, AS_BASE = CUTS[0], CUTS[3]
+TEACHER, AS_BASE = CUTS[0], CUTS[2]
 
 
 class Bench:
@@ -140,24 +133,18 @@ class Bench:
         return row, file
 
     def _file(self, cut: Cut, kind: str) -> Path:
-        rounds = f", {cut.rounds} rounds" if cut.rounds > 1 else ""
-        name = f"{cut}, {cut.by}, {cut.healed_by}{rounds}".replace(" ", "-")
+        name = f"{cut}, {cut.by}, {cut.healed_by}".replace(" ", "-")
         return self.folder / f"{name}.{kind}"
 
     def _measured(self, cut: Cut, file: Path) -> dict[str, Any]:
-        objective = self._objective(cut)
-        began, made, left = time.process_time(), self._before(cut), self.steps
+        began, made, left = time.process_time(), deepcopy(self.whole), self.steps
         if cut.by == "group penalty":
             spent = int(PENALTY_SHARE * left)
             made, left = self._auto_sized(made, cut, spent), left - spent
         else:
-            for part in range(1, cut.rounds + 1):
-                made = pruned(made, self.data.train, self._settings(1), share(cut, part))
-                if part < cut.rounds:
-                    self._heal(made, ROUND_STEPS, objective)
-                    left -= ROUND_STEPS
+            made = pruned(made, self.data.train, self._settings(1), cut.settings)
         at_once = self._accuracy(made)
-        self._heal(made, left, objective)
+        self._heal(made, left, self._objective(cut))
         seconds, config = time.process_time() - began, made.model.config
         made.write(file, {})
         if cut == TEACHER:
@@ -166,7 +153,6 @@ class Bench:
         return {
             "what went": str(cut),
             "found by": cut.by if cut.settings.ffn_share else "",
-            "rounds": cut.rounds,
             "healed by": cut.healed_by,
             "parameters": config.parameters,
             "MB, int8": file.stat().st_size / 1e6,
@@ -193,13 +179,6 @@ class Bench:
         )
         model = prune(trainee.model, kept)
         return Trainee(model, trainee.starts, trainee.names, trainee.vocabulary)
-
-    def _before(self, cut: Cut) -> Trainee:
-        """A copy of the whole base, without the layers that go."""
-        trainee = deepcopy(self.whole)
-        if cut.layers:
-            trainee.model = without_top_layers(trainee.model, cut.layers)
-        return trainee
 
     def _objective(self, cut: Cut) -> Objective:
         if cut.healed_by == "labels":
@@ -233,25 +212,6 @@ class Imitation:
             reduction="batchmean",
         )
         return (1 - self._share) * self._targets(scores, batch) + self._share * follow
-
-
-def share(cut: Cut, part: int) -> PruneSettings:
-    """What goes in a round of what is left, so that every round takes as many units."""
-
-    def of_left(whole: float) -> float:
-        per_round = whole / cut.rounds
-        return per_round / (1 - (part - 1) * per_round)
-
-    s = cut.settings
-    return PruneSettings(ffn_share=of_left(s.ffn_share), head_share=of_left(s.head_share))
-
-
-def without_top_layers(model: EdgeFormer, count: int) -> EdgeFormer:
-    """A new model with fewer encoder layers; matrices are shared, so that few parameters go."""
-    smaller = EdgeFormer(replace(model.config, encoder_layers=model.config.encoder_layers - count))
-    tensors = model.state_dict()
-    smaller.load_state_dict({name: tensors[name] for name in smaller.state_dict()})
-    return smaller
 
 
 def on_new_tasks(base: Base) -> float:
@@ -319,14 +279,16 @@ def main() -> None:
         f"python benchmarks/model/pruning.py FOLDER --steps {args.steps}",
         rows,
         f"Healed: {args.steps} steps, and as many for the base that lost nothing; CPU-s: of cutting and "
-        f"healing. Dev: exact match on up to {mixture.DEV_CAP} pairs of each of these tasks; before all this "
-        f"the whole base has {made[0][0]['dev %, at once']:.1f}. ms: CPU time of one thread, native engine, "
-        f"{TOKENS} tokens in and {TOKENS} out, greedily, one task of rank 8; medians of rounds in turns. The "
-        f"group penalty takes {PENALTY_SHARE:.0%} of the steps, its cut is healed in the rest. Between rounds "
-        f"of cutting are {ROUND_STEPS} of the steps. The teacher is the base that lost nothing, trained on.\n\n"
+        f"healing. Dev: exact match on up to {mixture.DEV_CAP} pairs of each of these tasks; before all "
+        f"this the whole base has {rows[0]['dev %, at once']:.1f}. ms: CPU time of one thread, native "
+        f"engine, {TOKENS} tokens in and {TOKENS} out, greedily, one task of rank 8; medians of rounds in "
+        "turns. "
+        f"The group penalty takes {PENALTY_SHARE:.0%} of the steps, its cut is healed in the rest. The "
+        f"teacher is the base that lost nothing, trained on; its word is {IMITATION_SHARE:.0%} of the "
+        "loss.\n\n"
         f"As a base: exact match on {NEW_HELD_OUT} pairs of each of the four demo tasks, which no base saw, "
         f"after {NEW_PAIRS} pairs of it, mean: {new[0]:.1f} % on the base that lost nothing, {new[1]:.1f} % "
-        f"without {AS_BASE}.\n\n"
+        f"without {AS_BASE} (healed by {AS_BASE.healed_by}).\n\n"
         "Healed for 400 steps, without the decoder's FFNs and half of the FFN columns: 50.7 % (importance) "
         "and 44.7 % (group penalty), where the whole base had 63.",
     )
