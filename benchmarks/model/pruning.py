@@ -79,14 +79,15 @@ NOTHING, HALF = PruneSettings(ffn_share=0.0), PruneSettings(ffn_share=0.5)
 SHALLOW = PruneSettings(ffn_share=0.25, layers=2)
 CUTS = (
     Cut(settings=NOTHING),
-    Cut(settings=SHALLOW),
     Cut(settings=SHALLOW, healed_by="labels and teacher"),
+    Cut(settings=PruneSettings(ffn_share=0.5, layers=2), healed_by="labels and teacher"),
+    Cut(settings=SHALLOW),
     Cut(settings=HALF),
     Cut(settings=PruneSettings(ffn_share=0.5, head_share=0.25)),
-    Cut(settings=PruneSettings(ffn_share=0.5, head_share=0.5)),
     Cut(settings=HALF, by="group penalty"),
+    Cut(settings=PruneSettings(ffn_share=0.5, head_share=0.5)),
 )
-TEACHER, AS_BASE = CUTS[0], CUTS[2]
+TEACHER, AS_BASE = CUTS[0], CUTS[1]
 
 
 class Bench:
