@@ -79,15 +79,15 @@ NOTHING, HALF = PruneSettings(ffn_share=0.0), PruneSettings(ffn_share=0.5)
 SHALLOW = PruneSettings(ffn_share=0.25, layers=2)
 CUTS = (
     Cut(settings=NOTHING),
+    Cut(settings=PruneSettings(ffn_share=0.0, layers=2)),
+    Cut(settings=SHALLOW),
     Cut(settings=SHALLOW, healed_by="labels and teacher"),
     Cut(settings=PruneSettings(ffn_share=0.5, layers=2), healed_by="labels and teacher"),
-    Cut(settings=SHALLOW),
     Cut(settings=HALF),
-    Cut(settings=PruneSettings(ffn_share=0.5, head_share=0.25)),
     Cut(settings=HALF, by="group penalty"),
-    Cut(settings=PruneSettings(ffn_share=0.5, head_share=0.5)),
+    Cut(settings=PruneSettings(ffn_share=0.5, head_share=0.25)),
 )
-TEACHER, AS_BASE = CUTS[0], CUTS[1]
+TEACHER, AS_BASE = CUTS[0], CUTS[2]
 
 
 class Bench:
