@@ -1,6 +1,6 @@
 """Accuracy and speed of a pruned base after it healed, beside the whole one trained on for as many steps.
 
-    python benchmarks/model/pruning.py FOLDER [--steps 400]
+    python benchmarks/model/pruning.py FOLDER [--steps 1200]
 
 On one thread, on every third task of the mixture, so that each heals on as many pairs as in a run of
 `edgeseq prune` on all.  The whole base is the shipped one, trained on with starts of these tasks.
@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -26,8 +27,9 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from answer_time import TOKENS, answer_ms
+from native_time import TOKENS, answer_rounds, times_faster
 from report import publish
+from safetensors.torch import load_file, save_file
 
 from edgeseq_core.corpus import mixture
 from edgeseq_core.corpus.base import BASE_TASKS
@@ -37,7 +39,6 @@ from edgeseq_core.engine import PairRow
 from edgeseq_core.learn.offline import OfflineLearner, learn_pairs
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.compress import PruneSettings, pruned, trainee_of
-from edgeseq_core.model.edgeformer import EdgeFormer
 from edgeseq_core.model.mixture_batches import Batch
 from edgeseq_core.model.objective import Labels, Objective
 from edgeseq_core.model.pretrain import PretrainSettings, Training, pretrain
@@ -51,6 +52,7 @@ ONE_IN = 3  # tasks of the mixture
 BEFORE = PretrainSettings(steps=150, learning_rate=5e-4, warmup_steps=15)
 SMOOTHING = BEFORE.label_smoothing
 PENALTY_SHARE = 0.25  # of the steps
+ROWS = (1, 32)
 IMITATION_SHARE = 0.5  # of the loss
 NEW_PAIRS, NEW_HELD_OUT = 400, 300  # of each demo task
 
@@ -60,14 +62,13 @@ class Cut:
     """What goes, how it is found, and what the rest is healed by."""
 
     settings: PruneSettings
-    decoder_ffns: bool = False  # whether all of them go
     by: Literal["importance", "group penalty"] = "importance"
-    healed_by: Literal["labels", "labels and whole base"] = "labels and whole base"
+    healed_by: Literal["labels", "labels and teacher"] = "labels"
 
     def __str__(self) -> str:
         s = self.settings
         parts = (
-            "decoder FFNs" if self.decoder_ffns else "",
+            f"{s.layers} encoder layers" if s.layers else "",
             f"{s.ffn_share:.0%} of FFN columns" if s.ffn_share else "",
             f"{s.head_share:.0%} of heads" if s.head_share else "",
         )
@@ -75,13 +76,18 @@ class Cut:
 
 
 NOTHING, HALF = PruneSettings(ffn_share=0.0), PruneSettings(ffn_share=0.5)
+SHALLOW = PruneSettings(ffn_share=0.25, layers=2)
 CUTS = (
-    Cut(settings=NOTHING, healed_by="labels"),
-    Cut(settings=HALF, healed_by="labels"),
+    Cut(settings=NOTHING),
+    Cut(settings=PruneSettings(ffn_share=0.0, layers=2)),
+    Cut(settings=SHALLOW),
+    Cut(settings=SHALLOW, healed_by="labels and teacher"),
+    Cut(settings=PruneSettings(ffn_share=0.5, layers=2), healed_by="labels and teacher"),
     Cut(settings=HALF),
-    Cut(settings=HALF, decoder_ffns=True),
-    Cut(settings=HALF, decoder_ffns=True, by="group penalty"),
+    Cut(settings=HALF, by="group penalty"),
+    Cut(settings=PruneSettings(ffn_share=0.5, head_share=0.25)),
 )
+TEACHER, AS_BASE = CUTS[0], CUTS[2]
 
 
 class Bench:
@@ -110,29 +116,40 @@ class Bench:
                 print(one.step, f"loss {one.loss:.3f}", flush=True)
         return Trainee.of_run(file)
 
-    def row(self, cut: Cut) -> tuple[dict[str, Any], Base]:
-        """Cut and heal, or remember it."""
-        name = f"{cut}, {cut.by}, {cut.healed_by}".replace(" ", "-")
-        kept, file = self.folder / f"{name}.json", self.folder / f"{name}.safetensors"
+    @cached_property
+    def teacher(self) -> Trainee:
+        """The whole base, trained on for as many steps."""
+        self.row(TEACHER)
+        trainee = deepcopy(self.whole)
+        trainee.load_state_dict(load_file(self._file(TEACHER, "trainee")))
+        return trainee
+
+    def row(self, cut: Cut) -> tuple[dict[str, Any], Path]:
+        """Cut and heal, or remember it: the row, and the base's file."""
+        kept, file = self._file(cut, "json"), self._file(cut, "safetensors")
         if not kept.exists():
             kept.write_text(json.dumps(self._measured(cut, file)))
         row: dict[str, Any] = json.loads(kept.read_text())
         print(row, flush=True)
-        return row, Base.load(file)
+        return row, file
+
+    def _file(self, cut: Cut, kind: str) -> Path:
+        name = f"{cut}, {cut.by}, {cut.healed_by}".replace(" ", "-")
+        return self.folder / f"{name}.{kind}"
 
     def _measured(self, cut: Cut, file: Path) -> dict[str, Any]:
-        began, steps = time.process_time(), self.steps
+        began, made, left = time.process_time(), deepcopy(self.whole), self.steps
         if cut.by == "group penalty":
-            spent = int(PENALTY_SHARE * steps)
-            made, steps = self._auto_sized(cut, spent), steps - spent
+            spent = int(PENALTY_SHARE * left)
+            made, left = self._auto_sized(made, cut, spent), left - spent
         else:
-            made = pruned(self._before(cut), self.data.train, self._settings(1), cut.settings)
+            made = pruned(made, self.data.train, self._settings(1), cut.settings)
         at_once = self._accuracy(made)
-        run = Training(made, self.data.train, self._settings(steps), self._objective(cut))
-        for _ in range(steps):
-            run.advance(window=steps)
+        self._heal(made, left, self._objective(cut))
         seconds, config = time.process_time() - began, made.model.config
         made.write(file, {})
+        if cut == TEACHER:
+            save_file(made.state_dict(), self._file(cut, "trainee"))
         heads = (config.attention_width(g) // config.head_width for g in range(4))
         return {
             "what went": str(cut),
@@ -147,9 +164,13 @@ class Bench:
             "CPU-s": seconds,
         }
 
-    def _auto_sized(self, cut: Cut, steps: int) -> Trainee:
-        """The whole base, after a short training that pulls its weakest units to zero, without them."""
-        trainee = self._before(cut)
+    def _heal(self, trainee: Trainee, steps: int, objective: Objective) -> None:
+        run = Training(trainee, self.data.train, self._settings(steps), objective)
+        for _ in range(steps):
+            run.advance(window=steps)
+
+    def _auto_sized(self, trainee: Trainee, cut: Cut, steps: int) -> Trainee:
+        """The base, after a short training that pulls its weakest units to zero, without them."""
         run = Training(trainee, self.data.train, self._settings(steps), self._objective(cut))
         for left in range(steps, 0, -1):
             run.advance(window=steps)
@@ -160,17 +181,10 @@ class Bench:
         model = prune(trainee.model, kept)
         return Trainee(model, trainee.starts, trainee.names, trainee.vocabulary)
 
-    def _before(self, cut: Cut) -> Trainee:
-        """A copy of the whole base, without the parts that go as a whole."""
-        trainee = deepcopy(self.whole)
-        if cut.decoder_ffns:
-            trainee.model = without_decoder_ffns(trainee.model)
-        return trainee
-
     def _objective(self, cut: Cut) -> Objective:
         if cut.healed_by == "labels":
             return Labels(smoothing=SMOOTHING)
-        return Imitation(self.whole, smoothing=SMOOTHING, share=IMITATION_SHARE)
+        return Imitation(self.teacher, smoothing=SMOOTHING, share=IMITATION_SHARE)
 
     def _settings(self, steps: int) -> PretrainSettings:
         return PretrainSettings(steps=steps, learning_rate=1e-3, warmup_steps=steps // 10, seed=2)
@@ -199,16 +213,6 @@ class Imitation:
             reduction="batchmean",
         )
         return (1 - self._share) * self._targets(scores, batch) + self._share * follow
-
-
-def without_decoder_ffns(model: EdgeFormer) -> EdgeFormer:
-    """A new model whose decoder has attention alone; its norms of FFNs go too."""
-    whole = model.config
-    widths = (*whole.group_ffn[: whole.ffn_groups], *(0 for _ in range(whole.decoder_layers)))
-    smaller = EdgeFormer(replace(whole, decoder_ffn=0, group_ffn=widths if whole.group_ffn else ()))
-    tensors = model.state_dict()
-    smaller.load_state_dict({name: tensors[name] for name in smaller.state_dict()})
-    return smaller
 
 
 def on_new_tasks(base: Base) -> float:
@@ -258,29 +262,36 @@ def _columns(matrices: nn.ParameterDict, group: str, count: int) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=1_200)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     bench = Bench(args.folder, args.steps)
-    made = [bench.row(cut) for cut in CUTS]
-    new = [on_new_tasks(base) for _, base in (made[0], made[3])]
-    rows = [row for row, _ in made]
-    for batch in (1, 64):
-        times = answer_ms({str(at): base.model for at, (_, base) in enumerate(made)}, batch)
-        for row, ms in zip(rows, times.values(), strict=True):
-            row |= {f"ms, {batch} rows": ms, f"x faster, {batch} rows": times["0"] / ms}
+    made = [bench.row(one) for one in CUTS]
+    rows, bases = [row for row, _ in made], {str(at): file for at, (_, file) in enumerate(made)}
+    new = [on_new_tasks(Base.load(bench.row(one)[1])) for one in (CUTS[0], AS_BASE)]
+    for count in ROWS:
+        found = answer_rounds(bases, count)
+        for name, row in zip(bases, rows, strict=True):
+            row[f"ms, {count} rows"] = statistics.median(found[name])
+            row[f"x faster, {count} rows"] = times_faster(found, name, "0")
     publish(
         "pruning",
         f"python benchmarks/model/pruning.py FOLDER --steps {args.steps}",
         rows,
         f"Healed: {args.steps} steps, and as many for the base that lost nothing; CPU-s: of cutting and "
-        f"healing. Dev: exact match on up to {mixture.DEV_CAP} pairs of each of these tasks. ms: CPU time "
-        f"of one thread, fp32 PyTorch, encode {TOKENS} tokens, decode {TOKENS}, greedily. The group penalty "
-        f"takes {PENALTY_SHARE:.0%} of the steps, its cut is healed in the rest.\n\n"
+        f"healing. Dev: exact match on up to {mixture.DEV_CAP} pairs of each of these tasks; before all "
+        f"this the whole base has {rows[0]['dev %, at once']:.1f}. ms: CPU time of one thread, native "
+        f"engine, {TOKENS} tokens in and {TOKENS} out, greedily, one task of rank 8; medians of rounds in "
+        "turns. "
+        f"The group penalty takes {PENALTY_SHARE:.0%} of the steps, its cut is healed in the rest. The "
+        f"teacher is the base that lost nothing, trained on; its word is {IMITATION_SHARE:.0%} of the "
+        "loss.\n\n"
         f"As a base: exact match on {NEW_HELD_OUT} pairs of each of the four demo tasks, which no base saw, "
         f"after {NEW_PAIRS} pairs of it, mean: {new[0]:.1f} % on the base that lost nothing, {new[1]:.1f} % "
-        "without the decoder's FFNs and half of the columns (importance).",
+        f"without {AS_BASE} (healed by {AS_BASE.healed_by}).\n\n"
+        "Healed for 400 steps, without the decoder's FFNs and half of the FFN columns: 50.7 % (importance) "
+        "and 44.7 % (group penalty), where the whole base had 63.",
     )
 
 

@@ -1,6 +1,7 @@
 """Where the time of an answer goes, and how much faster each kind of cut can make it at most.
 
-``python benchmarks/model/pruning_time.py``: on one thread, with random weights, which take the same time.
+``python benchmarks/model/pruning_time.py``: by the native engine on one thread, with random weights, which
+take the same time.
 """
 
 from __future__ import annotations
@@ -8,67 +9,85 @@ from __future__ import annotations
 import statistics
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from answer_time import TOKENS, answer_ms, answer_once
+from native_time import TOKENS, answer_rounds, times_faster
 from report import publish
 
-from edgeseq_core.model.config import SHAPES, preset
-from edgeseq_core.model.edgeformer import EdgeFormer
+from edgeseq_core.model.base_file import read_header
+from edgeseq_core.model.config import SHAPES
+from edgeseq_core.testing.base import write_tiny_base
+from edgeseq_core.text.vocabulary import FIRST_CHARACTER, Vocabulary
 
 NAMES = ("128", "256", "512")
-SYMBOLS, FEWER_SYMBOLS = 1_259, 400  # of the shipped base; of a deployment of few scripts
-TURNS = {1: 21, 64: 7}
+ROWS = (1, 32)
+FEWER_SYMBOLS = 400  # of a deployment of few scripts
 
 
 def main() -> None:
     torch.set_num_threads(1)
+    vocabulary = read_header(None).vocabulary
     rows = []
-    for name in NAMES:
-        models = cuts(name)
-        for batch, turns in TURNS.items():
-            row = {"preset": name, "rows": batch, **parts(models["whole"], batch, turns)}
-            times = answer_ms(models, batch, turns=turns)
-            rows.append(row | {cut: times["whole"] / ms for cut, ms in times.items()})
-            del rows[-1]["whole"]
-            print(rows[-1], flush=True)
+    with TemporaryDirectory() as folder:
+        for name in NAMES:
+            bases = cuts(Path(folder), name, vocabulary)
+            for count in ROWS:
+                rows.append(measured(bases, name, count))
+                print(rows[-1], flush=True)
     publish(
         "pruning-time",
         "python benchmarks/model/pruning_time.py",
         rows,
-        f"CPU time of one thread, fp32 PyTorch; a source of {TOKENS} tokens is encoded and {TOKENS} are "
-        "decoded, greedily. Columns after `output ms`: times faster when so much is gone, all else whole.",
+        f"CPU time of one thread, native engine, {len(vocabulary):,} symbols, one task of rank 8 at the "
+        f"decoder and the top layer; a source of {TOKENS} tokens is encoded and {TOKENS} are decoded, "
+        "greedily, for so many rows at once. First: encoding and the first token; further: each of the "
+        "other tokens. The other columns: times faster when so much is gone, all else whole.",
     )
 
 
-def cuts(name: str) -> dict[str, EdgeFormer]:
-    """The preset whole, and without one kind of part."""
-    shape = SHAPES[name]
-
-    def made(symbols: int = SYMBOLS, **changes: Any) -> EdgeFormer:
-        return EdgeFormer(preset(name, vocabulary_size=symbols, **changes))
-
+def measured(bases: dict[str, Path], name: str, count: int) -> dict[str, Any]:
+    """One row of the table."""
+    found = answer_rounds(bases, count)
+    first = statistics.median(answer_rounds({"": bases["whole"]}, count, tokens=1)[""])
+    whole = statistics.median(found["whole"])
     return {
-        "whole": made(),
-        "half the FFN columns": made(
-            encoder_ffn=shape["encoder_ffn"] // 2, decoder_ffn=shape["decoder_ffn"] // 2
-        ),
-        "half the heads": made(group_heads=4 * (shape["heads"] // 2,)),
-        "decoder FFNs": made(decoder_ffn=0),
-        "1 of 2 decoder layers": made(decoder_layers=1),
-        "a third of the encoder layers": made(encoder_layers=shape["encoder_layers"] * 2 // 3),
-        f"all but {FEWER_SYMBOLS} of {SYMBOLS:,} symbols": made(FEWER_SYMBOLS),
+        "preset": name,
+        "rows": count,
+        "ms": whole,
+        "first ms": first,
+        "further ms": (whole - first) / (TOKENS - 1),
+        **{cut: times_faster(found, cut, "whole") for cut in bases if cut != "whole"},
     }
 
 
-def parts(model: EdgeFormer, batch: int, turns: int) -> dict[str, float]:
-    """Median milliseconds of each part of an answer."""
-    said = [vars(answer_once(model, batch)) for _ in range(turns)]
-    return {f"{part} ms": 1e3 * statistics.median(one[part] for one in said) for part in said[0]}
+def cuts(folder: Path, name: str, vocabulary: Vocabulary) -> dict[str, Path]:
+    """The preset whole, and without some parts."""
+    shape = SHAPES[name]
+    heads, layers = shape["heads"], shape["encoder_layers"]
+    half_ffn = {"encoder_ffn": shape["encoder_ffn"] // 2, "decoder_ffn": shape["decoder_ffn"] // 2}
+    fewer = Vocabulary(vocabulary.characters[: FEWER_SYMBOLS - FIRST_CHARACTER])
+    changes: dict[str, dict[str, Any]] = {
+        "whole": {},
+        "half the FFN columns": half_ffn,
+        "half the heads": {"group_heads": 4 * (heads // 2,)},
+        "half the FFN columns, a quarter of the heads": half_ffn
+        | {"group_heads": 4 * (heads * 3 // 4,)},
+        "half of both": half_ffn | {"group_heads": 4 * (heads // 2,)},
+        "decoder FFNs": {"decoder_ffn": 0},
+        "1 of 2 decoder layers": {"decoder_layers": 1},
+        "a third of the encoder layers": {"encoder_layers": layers * 2 // 3},
+        f"all but {FEWER_SYMBOLS} of {len(vocabulary):,} symbols": {"vocabulary": fewer},
+    }
+    whole = shape | {"vocabulary": vocabulary, "max_tokens": 256}
+    return {
+        cut: write_tiny_base(folder / f"{name}-{at}.safetensors", **whole | change)
+        for at, (cut, change) in enumerate(changes.items())
+    }
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ def command(file: Path, notes: Mapping[str, Any]) -> str:
     if "pruned" in origin:
         del flags["preset"]
         of_base = {"base": origin["base"]} if origin["base"] else {}
-        of_origin = [*_flags(of_base), *_flags({n: origin[n] for n in ("ffn_share", "head_share")})]
+        cut = {n: origin[n] for n in ("ffn_share", "head_share", "layers") if n in origin}
+        of_origin = [*_flags(of_base), *_flags(cut)]
         return " ".join(("edgeseq prune", file.name, *of_origin, *_flags(flags)))
     taught = [f"--teacher {name}" for name in origin.get("bases", ())]
     if taught:

@@ -17,7 +17,7 @@ from edgeseq_core.model.lessons import Lessons
 from edgeseq_core.model.mixture_batches import Pairs
 from edgeseq_core.model.objective import Distillation, Labels
 from edgeseq_core.model.pretrain import PretrainReport, PretrainSettings, Training, pretrain
-from edgeseq_core.model.prune import choose, importance, prune
+from edgeseq_core.model.prune import choose, importance, prune, without_top_layers
 from edgeseq_core.model.run_folder import replace, run_path
 from edgeseq_core.model.teacher import Level, Teacher
 from edgeseq_core.model.trainee import Trainee
@@ -29,15 +29,19 @@ START_LEARNING_RATE = 5e-3
 
 @dataclass(frozen=True, kw_only=True)
 class PruneSettings:
-    """Shares of a base's units that go; raises ConfigError when all would."""
+    """Shares of a base's units that go, and how many encoder layers; raises ConfigError when all would."""
 
     ffn_share: float
     head_share: float = 0.0
+    layers: int = 0  # from the top
 
     def __post_init__(self) -> None:
-        for name, share in asdict(self).items():
+        for name in ("ffn_share", "head_share"):
+            share = getattr(self, name)
             if not 0 <= share < 1:
                 raise ConfigError(f"{name} is {share}: choose a share of at least 0 and below 1")
+        if self.layers < 0:
+            raise ConfigError(f"layers is {self.layers}: choose 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +65,13 @@ def pretrain_pruned(
 ) -> Iterator[PretrainReport]:
     """Prune a base (None: the shipped one), then train what is left.
 
-    Raises ConfigError for a base whose heads cannot be pruned.
+    Raises ConfigError for a base whose heads cannot be pruned, or that has too few layers.
     """
     header = read_header(base)
+    if pruning.layers >= header.config.encoder_layers:
+        raise ConfigError(
+            f"the base has {header.config.encoder_layers} encoder layers: prune fewer than that"
+        )
     if pruning.head_share and header.config.numbered_heads:
         raise ConfigError(
             "heads of this base cannot be pruned, since a head's number decides how far it sees "
@@ -154,7 +162,10 @@ def pruned(
     settings: PretrainSettings,
     pruning: PruneSettings,
 ) -> Trainee:
-    """The trainee without its least important units; the tasks' starts stay."""
+    """The trainee without its top layers and its least important units; the tasks' starts stay."""
+    if pruning.layers:
+        model = without_top_layers(trainee.model, pruning.layers)
+        trainee = Trainee(model, trainee.starts, trainee.names, trainee.vocabulary)
     run = Training(trainee, train, settings)
     found = importance(trainee, islice(run.batches, IMPORTANCE_BATCHES), Labels(smoothing=0.0))
     kept = choose(found, ffn_share=pruning.ffn_share, head_share=pruning.head_share)

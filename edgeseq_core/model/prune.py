@@ -1,4 +1,4 @@
-"""Structured pruning: a smaller base without its least important heads and FFN columns.
+"""Structured pruning: a smaller base without its least important heads and FFN columns, or its top layers.
 
 Matrices are shared, so a column removed from a shared FFN leaves all its users at once, and its
 importance is the sum over them: ``I(u) = sum over users and tokens of |activation . gradient|``, the
@@ -95,6 +95,17 @@ def prune(model: EdgeFormer, kept: Mapping[str, Tensor]) -> EdgeFormer:
                 if name in whole:
                     cut[name] = whole[name].index_select(axis, places)
     smaller.load_state_dict(cut)
+    return smaller
+
+
+def without_top_layers(model: EdgeFormer, count: int) -> EdgeFormer:
+    """A new model with fewer encoder layers: in shared matrices, much time and few parameters.
+
+    Only the top ones can go: a layer's place decides which matrices it uses.
+    """
+    smaller = EdgeFormer(replace(model.config, encoder_layers=model.config.encoder_layers - count))
+    whole = model.state_dict()
+    smaller.load_state_dict({name: whole[name] for name in smaller.state_dict()})
     return smaller
 
 

@@ -18,9 +18,10 @@ class Size:
 
     preset: str
     ffn_share: float  # of the FFN columns, pruned
+    layers: int  # of the encoder, pruned
     parameters: int
     megabytes: float  # of the int8 file, 10^6 bytes
-    ms: float  # of one answer of 16 tokens to a source of 16 tokens
+    ms: float  # of one answer of 16 tokens to a source of 16 tokens, by the native engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class Sizes:
             fastest = min(self.sizes, key=lambda size: size.ms)
             raise ConfigError(
                 f"nothing fits: the smallest takes {smallest.megabytes:.2f} MB, the fastest "
-                f"{fastest.ms:.1f} ms on {self.machine}; allow more"
+                f"{fastest.ms:.2f} ms on {self.machine}; allow more"
             )
         return sorted(fit, key=lambda size: -size.parameters)
 

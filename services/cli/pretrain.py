@@ -139,6 +139,7 @@ def prune(
     base: Annotated[Path | None, Parameter(help="Base to prune; default: the shipped one.")] = None,
     ffn_share: Annotated[float, Parameter(help="Share of the FFN columns that go.")] = 0.25,
     head_share: Annotated[float, Parameter(help="Share of the attention heads that go.")] = 0.0,
+    layers: Annotated[int, Parameter(help="Encoder layers that go, from the top.")] = 0,
     schedule: Healing = Healing(),
     machine: Machine = Machine(),
     common: Format = Format(),  # noqa: B008 - frozen
@@ -153,7 +154,7 @@ def prune(
         from edgeseq_core.model.pretrain import PretrainSettings
     from edgeseq_core.corpus import mixture
 
-    pruning = PruneSettings(ffn_share=ffn_share, head_share=head_share)
+    pruning = PruneSettings(ffn_share=ffn_share, head_share=head_share, layers=layers)
     settings = PretrainSettings(**vars(schedule), **machine.settings())
     loaded = mixture.load(schedule.seed)
     reports = pretrain_pruned(base, loaded.train, loaded.dev, out, settings, pruning)

@@ -31,21 +31,26 @@ def size(
             emit(asdict(one) | {"machine": measured.machine, "date": measured.date})
         return
     table(
-        ("preset", "FFN pruned", "parameters", "MB", "ms"),
+        ("preset", "FFN pruned", "layers pruned", "parameters", "MB", "ms"),
         (
             (
                 one.preset,
                 f"{one.ffn_share:.0%}",
+                str(one.layers),
                 f"{one.parameters:,}",
                 f"{one.megabytes:.2f}",
-                f"{one.ms:.1f}",
+                f"{one.ms:.2f}",
             )
             for one in fitting
         ),
     )
-    say(f"measured on {measured.machine}, one thread, {measured.date}; another machine differs")
+    say(
+        f"measured on {measured.machine}, native engine, one thread, {measured.date}; "
+        "another machine differs"
+    )
     largest = fitting[0]
     hint = f"the largest that fits: edgeseq pretrain OUT --preset {largest.preset}"
-    if largest.ffn_share:
+    if largest.ffn_share or largest.layers:
         hint += f", then edgeseq prune SMALLER --base OUT --ffn-share {largest.ffn_share}"
+        hint += f" --layers {largest.layers}" if largest.layers else ""
     say(hint)

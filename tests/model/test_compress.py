@@ -46,15 +46,17 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_pruned_base_heals_and_goes_on_to_the_same_bytes(base: Path, tmp_path: Path) -> None:
-    half = PruneSettings(ffn_share=0.5, head_share=0.25)
+    half = PruneSettings(ffn_share=0.5, head_share=0.25, layers=2)
     whole, again = tmp_path / "whole.safetensors", tmp_path / "again.safetensors"
     reports = list(pretrain_pruned(base, TASKS, DEV, whole, SETTINGS, half))
     assert reports[-1].step == 6
     config, before = read_header(whole).config, read_header(base).config
     assert sum(config.group_ffn) <= 600
     assert config.parameters < before.parameters
+    assert config.encoder_layers == before.encoder_layers - 2
     told = (
         "edgeseq prune whole.safetensors --base base.safetensors --ffn-share 0.5 --head-share 0.25 "
+        "--layers 2 "
     )
     assert f"{told}--steps 6 --batch 8" in model_card(read_header(whole), whole, 60.0)
     for _ in pretrain_pruned(base, TASKS, DEV, again, SETTINGS, half):
@@ -63,6 +65,12 @@ def test_a_pruned_base_heals_and_goes_on_to_the_same_bytes(base: Path, tmp_path:
     assert again.read_bytes() == whole.read_bytes()
     with pytest.raises(ConfigError, match="another ffn_share"):
         list(pretrain_pruned(base, TASKS, DEV, again, SETTINGS, replace(half, ffn_share=0.25)))
+
+
+def test_a_base_keeps_one_encoder_layer_at_least(base: Path, tmp_path: Path) -> None:
+    every = PruneSettings(ffn_share=0.0, layers=read_header(base).config.encoder_layers)
+    with pytest.raises(ConfigError, match="6 encoder layers: prune fewer"):
+        list(pretrain_pruned(base, TASKS, DEV, tmp_path / "none.safetensors", SETTINGS, every))
 
 
 @pytest.mark.parametrize("shape", [{"positions": "linear"}, {"decoder_mixer": "retention"}])

@@ -17,7 +17,7 @@ from edgeseq_core.model.config import preset
 from edgeseq_core.model.edgeformer import BaseWeights
 from edgeseq_core.model.mixture_batches import Batch
 from edgeseq_core.model.objective import Labels
-from edgeseq_core.model.prune import choose, importance, prune, units
+from edgeseq_core.model.prune import choose, importance, prune, units, without_top_layers
 from edgeseq_core.model.trainee import Trainee
 from edgeseq_core.text.vocabulary import Vocabulary
 
@@ -99,6 +99,32 @@ def test_pruning_equals_masking_and_the_formula_still_counts(variant: str) -> No
             for c in (model.config, config)
         )
         assert has == pytest.approx((1 - share) * had, abs=within)
+
+
+class Silent(BaseWeights):
+    """A base whose two top encoder layers add nothing."""
+
+    def project(self, x: Tensor, site: str, part: str) -> Tensor:
+        said = super().project(x, site, part)
+        top = site.startswith(("encoder.4.", "encoder.5."))
+        return 0 * said if top and part in ("o", "down") else said
+
+
+@pytest.mark.parametrize("kept", [1, 4])
+def test_a_model_without_layers_is_as_small_as_its_formula(trainee: Trainee, kept: int) -> None:
+    smaller = without_top_layers(trainee.model, 6 - kept)
+    assert smaller.config.encoder_layers == kept
+    assert sum(p.numel() for p in smaller.parameters()) == smaller.config.parameters
+
+
+def test_without_its_top_layers_a_model_is_what_the_others_make(trainee: Trainee) -> None:
+    smaller, one = without_top_layers(trainee.model, 2), batch()
+    weights = trainee.weights(one.tasks)
+    silent = Silent(weights.model, weights.tokens, weights.vector)
+    asked = one.source, one.target[:, :-1]
+    said = smaller(*asked, BaseWeights(smaller, weights.tokens, weights.vector), one.symbols)
+    assert torch.allclose(said, trainee.model(*asked, silent, one.symbols), atol=1e-5)
+    assert not torch.allclose(said, trainee.model(*asked, weights, one.symbols), atol=1e-2)
 
 
 def test_matrices_of_a_pruned_model_are_shared(trainee: Trainee) -> None:

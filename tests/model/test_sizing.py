@@ -12,7 +12,14 @@ from edgeseq_core.model.sizing import Size, Sizes, measured_sizes
 
 def sizes() -> Sizes:
     def one(name: str, share: float, parameters: int, megabytes: float, ms: float) -> Size:
-        return Size(preset=name, ffn_share=share, parameters=parameters, megabytes=megabytes, ms=ms)
+        return Size(
+            preset=name,
+            ffn_share=share,
+            layers=0,
+            parameters=parameters,
+            megabytes=megabytes,
+            ms=ms,
+        )
 
     rows = (one("s", 0.0, 10, 1.0, 5.0), one("m", 0.5, 20, 2.0, 9.0), one("m", 0.0, 30, 3.0, 8.0))
     return Sizes(machine="a machine", date="2026-01-01", sizes=rows)
@@ -26,7 +33,7 @@ def test_what_fits_is_named_largest_first() -> None:
 
 def test_when_nothing_fits_the_limits_of_what_there_is_are_told() -> None:
     with pytest.raises(
-        ConfigError, match=r"smallest takes 1\.00 MB, the fastest 5\.0 ms on a machine"
+        ConfigError, match=r"smallest takes 1\.00 MB, the fastest 5\.00 ms on a machine"
     ):
         sizes().fitting(max_mb=0.5)
 
@@ -34,7 +41,7 @@ def test_when_nothing_fits_the_limits_of_what_there_is_are_told() -> None:
 def test_the_shipped_table_is_of_these_presets() -> None:
     measured = measured_sizes()
     symbols = read_header(None).config.vocabulary_size
-    whole = {one.preset: one for one in measured.sizes if one.ffn_share == 0}
+    whole = {one.preset: one for one in measured.sizes if not one.ffn_share + one.layers}
     assert set(whole) == set(PRESETS)
     for name, one in whole.items():
         assert one.parameters == preset(name, vocabulary_size=symbols).parameters
