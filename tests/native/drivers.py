@@ -56,9 +56,10 @@ def write_calibrations(base: Base, engine: NativeEngine, folder: Path) -> list[P
         made = payload(base, seed, rank=2 + seed, encoder_layers=depth, extra_tokens=seed)
         header, _ = read_payload(made, base.digest)
         table = SymbolTable(base.vocabulary, header["symbols"], max_symbols=MAX_ROWS)
-        shape = engine._calibration_shape(header, table)
-        sizes = [shape[name] for name in ("rank", "encoder_layers", "task_tokens")]
-        sizes += [len(InputRows.of_header(base.vocabulary, header).rows), len(table.symbols)]
+        inputs = InputRows.of_header(base.vocabulary, header)
+        shape = engine._calibration_shape(header, table, inputs)
+        sizes = [shape[name] for name in ("rank", "encoder_layers", "task_tokens", "source_rows")]
+        sizes.append(len(table.symbols))
         path = folder / f"{seed}.calibration"
         path.write_bytes(made)
         numbers = [shape[name] for name in ("task_scores", "rows", "alphabet")]
