@@ -12,15 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edgeseq_core.engine import Limits, SourceRow
+from edgeseq_core.evaluate.engines.models import unending
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.calibration import Calibration, CalibrationConfig
 from edgeseq_core.native.engine import NativeEngine
 
 TOKENS = 16  # of the source, its end included, and of the answer
 TURN_S = 0.05  # of one base, before the next has its turn
 SOURCE = string.ascii_lowercase[: TOKENS - 1]
 TASK = "asked"
-NEVER = -100.0  # added to the score of an answer's end, so that all have the same length
 
 Rounds = dict[str, list[float]]  # milliseconds of each base, round by round
 
@@ -46,19 +45,12 @@ def times_faster(rounds: Rounds, name: str, than: str) -> float:
 
 def answering(base: Path, rows: int, tokens: int) -> Callable[[], object]:
     """A call that answers a batch, with a calibration of the shape that a new task gets."""
-    engine = NativeEngine(base)
-    engine.swap(TASK, TASK, _unending(Base.load(base)))
+    engine, loaded = NativeEngine(base), Base.load(base)
+    engine.swap(TASK, TASK, unending(loaded).to_payload(loaded.digest))
     asked, limits = [SourceRow(TASK, SOURCE)] * rows, Limits(max_tokens=tokens)
     if {made.tokens for made in engine.generate(asked, limits)} != {tokens}:
         raise SystemExit(f"answers of {base} are not {tokens} tokens long")
     return lambda: engine.generate(asked, limits)
-
-
-def _unending(base: Base) -> bytes:
-    calibration = Calibration(base.model, base.vocabulary, CalibrationConfig())
-    calibration.admit([string.ascii_lowercase])
-    calibration.tensors["row_bias"][0] = NEVER
-    return calibration.to_payload(base.digest)
 
 
 def _seconds(work: Callable[[], object]) -> float:

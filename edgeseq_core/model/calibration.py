@@ -48,6 +48,7 @@ from edgeseq_core.model.payload import (
     alphabet,
     extra_tokens,
     free_rows,
+    most_rows,
     own_rows,
     read_payload,
 )
@@ -289,7 +290,8 @@ class Calibration:
             for name, value in raw.items()
             if not (name.endswith(SCALE) and name[: -len(SCALE)] in raw)
         }
-        config = CalibrationConfig(**header["config"] | {"extra_tokens": extra_tokens(header)})
+        numbers = {"extra_tokens": extra_tokens(header), "most_rows": most_rows(header)}
+        config = CalibrationConfig(**header["config"] | numbers)
         made = cls(
             base,
             vocabulary,

@@ -82,6 +82,14 @@ def free_rows(rows: Sequence[int], source_rows: Sequence[int], most_rows: int) -
     return max(0, min(MAX_ROWS - len(rows), most_rows - len(rows) - len(source_rows)))
 
 
+def most_rows(header: Mapping[str, Any]) -> int:
+    """How many own rows there may be; raises ValueError for a number that makes no sense."""
+    most = header["config"].get("most_rows", 2 * MAX_ROWS)  # snapshots of before name none
+    if type(most) is not int or most < 0:
+        raise ValueError(f"at most {most} own rows")
+    return most
+
+
 def alphabet(table: SymbolTable, rows: Sequence[int], free: int) -> list[int]:
     """What is written with characters that targets have had, EOS included; all once no row is ``free``."""
     if not free:

@@ -39,6 +39,7 @@ from edgeseq_core.model.payload import (
     check_size,
     extra_tokens,
     free_rows,
+    most_rows,
     no_calibration,
     own_rows,
     read_header,
@@ -235,7 +236,7 @@ class NativeEngine:
         self, header: dict[str, Any], table: SymbolTable, inputs: InputRows
     ) -> dict[str, Any]:
         config, rows = header["config"], own_rows(table, header["rows"])
-        free = free_rows(rows, inputs.rows, config.get("most_rows", 2 * MAX_ROWS))
+        free = free_rows(rows, inputs.rows, most_rows(header))
         scores = split(self._header.config.task_tokens, extra_tokens(header)).scores
         return {
             "rank": config["rank"],

@@ -225,6 +225,8 @@ def test_a_source_belongs_to_the_task_whose_place_it_is_in(engine: Engine, base:
         lambda h: h["config"].update(encoder_layers=99),
         lambda h: h["config"].update(extra_tokens=1 << 40),
         lambda h: h["config"].update(extra_tokens="1"),
+        lambda h: h["config"].update(most_rows="9"),
+        lambda h: h["config"].update(most_rows=-1),
         lambda h: h.update(rows=[5] * len(h["rows"])),
         lambda h: h.update(rows=[-1] * len(h["rows"])),
         lambda h: h.update(rows=[1 << 40] * len(h["rows"])),

@@ -33,7 +33,7 @@ def write_models(folder: Path, name: str) -> None:
     )
     base, draw = Base.load(folder / BASE), torch.Generator().manual_seed(0)
     for task in (*map(str, range(TASKS)), BARE):
-        made = _unending(base)
+        made = unending(base)
         for part in made.tensors if task != BARE else ():
             if part.startswith(("encoder", "decoder")):  # parts of a site, not rows or tokens
                 noise = torch.randn(made.tensors[part].shape, generator=draw)
@@ -46,10 +46,11 @@ def write_shipped(folder: Path) -> None:
     header, data = read_bytes(None)
     (folder / BASE).write_bytes(data)
     base = Base.load(folder / BASE)
-    (folder / f"{BARE}.calibration").write_bytes(_unending(base).to_payload(header.digest))
+    (folder / f"{BARE}.calibration").write_bytes(unending(base).to_payload(header.digest))
 
 
-def _unending(base: Base) -> Calibration:
+def unending(base: Base) -> Calibration:
+    """A calibration of the shape that a task starts with; it only keeps answers from ending."""
     made = Calibration(base.model, base.vocabulary, CalibrationConfig())
     made.admit(["abcdefghijklmnopqrstuvwxyz"])
     made.tensors["row_bias"][0] = NEVER
