@@ -260,7 +260,8 @@ def load_settings(**flags: Any) -> Settings:
 def _first_fault(error: ValidationError) -> str:
     """The first fault of a validation, without the value (it may be a secret)."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    # Section and name; what may follow is a kind of a union, or a place in a list.
+    where = ".".join(str(part) for part in first["loc"][:2])
     variable = "EDGESEQ_" + where.upper().replace(".", "__")
     if first["type"] == "extra_forbidden":
         return f"there is no setting {where}; correct the flag, {variable} or the file"

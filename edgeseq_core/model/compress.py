@@ -13,6 +13,7 @@ import torch
 from edgeseq_core.errors import ConfigError
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.base_file import read_header
+from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.lessons import Lessons
 from edgeseq_core.model.mixture_batches import Pairs
 from edgeseq_core.model.objective import Distillation, Labels
@@ -43,6 +44,18 @@ class PruneSettings:
         if self.layers < 0:
             raise ConfigError(f"layers is {self.layers}: choose 0 or more")
 
+    def check(self, config: ModelConfig) -> None:
+        """Raises ConfigError for a base whose heads cannot be pruned, or that has too few layers."""
+        if self.layers >= config.encoder_layers:
+            raise ConfigError(
+                f"the base has {config.encoder_layers} encoder layers: prune fewer than that"
+            )
+        if self.head_share and config.numbered_heads:
+            raise ConfigError(
+                "heads of this base cannot be pruned, since a head's number decides how far it sees "
+                "(retention, linear positions): leave head_share at 0 and prune FFN columns"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class DistillSettings:
@@ -65,18 +78,10 @@ def pretrain_pruned(
 ) -> Iterator[PretrainReport]:
     """Prune a base (None: the shipped one), then train what is left.
 
-    Raises ConfigError for a base whose heads cannot be pruned, or that has too few layers.
+    Raises ConfigError as `PruneSettings.check` does.
     """
     header = read_header(base)
-    if pruning.layers >= header.config.encoder_layers:
-        raise ConfigError(
-            f"the base has {header.config.encoder_layers} encoder layers: prune fewer than that"
-        )
-    if pruning.head_share and header.config.numbered_heads:
-        raise ConfigError(
-            "heads of this base cannot be pruned, since a head's number decides how far it sees "
-            "(retention, linear positions): leave head_share at 0 and prune FFN columns"
-        )
+    pruning.check(header.config)
     trainee = trainee_of(base, train, settings)
     smaller = pruned(trainee, train, settings, pruning)
     origin = {

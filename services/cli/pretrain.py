@@ -150,11 +150,13 @@ def prune(
 
     require_writable(out)
     with learner_extra():
+        from edgeseq_core.model.base_file import read_header
         from edgeseq_core.model.compress import PruneSettings, pretrain_pruned
         from edgeseq_core.model.pretrain import PretrainSettings
     from edgeseq_core.corpus import mixture
 
     pruning = PruneSettings(ffn_share=ffn_share, head_share=head_share, layers=layers)
+    pruning.check(read_header(base).config)  # before a minute of reading data
     settings = PretrainSettings(**vars(schedule), **machine.settings())
     loaded = mixture.load(schedule.seed)
     reports = pretrain_pruned(base, loaded.train, loaded.dev, out, settings, pruning)

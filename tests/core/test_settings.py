@@ -38,6 +38,11 @@ def test_flags_beat_environment_beats_file(monkeypatch: pytest.MonkeyPatch, tmp_
     ("variable", "value", "says"),
     [
         ("EDGESEQ_KAFKA__PARTITIONS", "0", "kafka.partitions"),
+        (
+            "EDGESEQ_PREDICTOR__THREADS",
+            "many",
+            "setting predictor.threads is wrong.*PREDICTOR__THREADS or",
+        ),
         ("EDGESEQ_KAFKA__BOGUS", "1", "no setting kafka.bogus"),
         ("EDGESEQ_LOG__LEVEL", "loud", "EDGESEQ_LOG__LEVEL"),
         ("EDGESEQ_CONFIG", "/nowhere/edgeseq.toml", "/nowhere/edgeseq.toml"),
