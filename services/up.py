@@ -42,8 +42,14 @@ _WATCH_S = 0.2
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """SIGTERM and a closed terminal act as Ctrl-C does: KeyboardInterrupt in the main thread."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    """SIGTERM and a closed terminal act as Ctrl-C does: KeyboardInterrupt in the main thread.
+
+    A shell lets what a script puts in the background ignore SIGINT, and Python keeps to that; whoever sends
+    it means it, so it stops that too.  With ``nohup`` a closed terminal stops nothing.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield

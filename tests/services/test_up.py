@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from edgeseq_services.embedded.broker import EmbeddedBroker
 from edgeseq_services.embedded.topics import create_on_empty_broker
 from edgeseq_services.state_dir import StateDir, client_settings
 from edgeseq_services.supervisor import Backoff
-from edgeseq_services.up import MEMORY_NOTICE, Instance, up
+from edgeseq_services.up import MEMORY_NOTICE, Instance, stop_signals, up
 
 FAST = Backoff(first_s=0.1, last_s=0.4, stable_s=30)
 
@@ -109,6 +110,30 @@ def test_what_the_store_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         until(lambda: "store is ready again" in events)
         with Redis.from_url(instance.endpoints.redis) as store:
             assert store.get("learnt") == b"yes"
+
+
+@pytest.mark.parametrize(
+    ("number", "ignored", "stops"),
+    [
+        (signal.SIGINT, False, True),
+        (signal.SIGINT, True, True),  # in the background of a script
+        (signal.SIGTERM, False, True),
+        (signal.SIGHUP, False, True),
+        (signal.SIGHUP, True, False),  # with nohup
+    ],
+)
+def test_signals_stop_it_but_a_closed_terminal_not_with_nohup(
+    number: signal.Signals, ignored: bool, stops: bool
+) -> None:
+    before = signal.getsignal(number)
+    inherited = signal.SIG_IGN if ignored else signal.SIG_DFL
+    signal.signal(number, inherited)
+    try:
+        with pytest.raises(KeyboardInterrupt) if stops else nullcontext(), stop_signals():
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is inherited
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_second_up_in_the_same_folder_is_refused(tmp_path: Path) -> None:
