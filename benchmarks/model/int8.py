@@ -27,7 +27,8 @@ from edgeseq_core.learn.learner import TaskLearner  # noqa: E402
 from edgeseq_core.learn.offline import OfflineLearner, learn_pairs  # noqa: E402
 from edgeseq_core.model.base import Base  # noqa: E402
 from edgeseq_core.model.batch import pad  # noqa: E402
-from edgeseq_core.model.calibration import Calibration, MergedWeights  # noqa: E402
+from edgeseq_core.model.calibrated_weights import MergedWeights  # noqa: E402
+from edgeseq_core.model.calibration import Calibration  # noqa: E402
 from edgeseq_core.model.source_encoder import BatchEncoder  # noqa: E402
 from edgeseq_core.model.torch_engine import TorchEngine, teacher_forced  # noqa: E402
 from edgeseq_core.settings import LearningSettings  # noqa: E402

@@ -39,7 +39,7 @@ from edgeseq_core.learn.example import Example  # noqa: E402
 from edgeseq_core.learn.learner import TaskLearner  # noqa: E402
 from edgeseq_core.model.base import Base  # noqa: E402
 from edgeseq_core.model.batch import pad  # noqa: E402
-from edgeseq_core.model.calibration import MergedWeights  # noqa: E402
+from edgeseq_core.model.calibrated_weights import MergedWeights  # noqa: E402
 from edgeseq_core.model.edgeformer import Memory  # noqa: E402
 from edgeseq_core.model.front import TextFront  # noqa: E402
 from edgeseq_core.model.sites import Weights  # noqa: E402

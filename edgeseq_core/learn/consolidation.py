@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
-from edgeseq_core.model.calibration import Calibration, MergedWeights
+from edgeseq_core.model.calibrated_weights import MergedWeights
+from edgeseq_core.model.calibration import Calibration
 from edgeseq_core.model.edgeformer import EdgeFormer
 from edgeseq_core.model.source_encoder import BatchEncoder
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD

@@ -32,7 +32,8 @@ from edgeseq_core.learn.optimizer import CalibrationOptimizer
 from edgeseq_core.learn.progress import FADE, Progress
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
-from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights, Owned
+from edgeseq_core.model.calibrated_weights import MergedWeights
+from edgeseq_core.model.calibration import Calibration, CalibrationConfig, Owned
 from edgeseq_core.model.growth import LEAST_ROWS, grow, roomy
 from edgeseq_core.model.nearest import FEATURES
 from edgeseq_core.model.payload import PLACE

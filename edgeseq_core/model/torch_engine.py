@@ -15,7 +15,8 @@ from edgeseq_core.engine import Generation, Inferred, Limits, PairRow, Score, So
 from edgeseq_core.model.answers import TEMPERATURE, generation
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
-from edgeseq_core.model.calibration import Calibration, GatheredWeights, MergedWeights
+from edgeseq_core.model.calibrated_weights import GatheredWeights, MergedWeights
+from edgeseq_core.model.calibration import Calibration
 from edgeseq_core.model.nearest import nearest
 from edgeseq_core.model.search import search
 from edgeseq_core.model.sites import Weights

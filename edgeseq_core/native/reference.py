@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.calibration import FACTORS, Calibration, MergedWeights
+from edgeseq_core.model.calibrated_weights import MergedWeights
+from edgeseq_core.model.calibration import FACTORS, Calibration
 from edgeseq_core.model.payload import read_payload
 from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.text.vocabulary import FIRST_BYTE

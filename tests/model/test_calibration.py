@@ -9,12 +9,8 @@ import torch
 
 from edgeseq_core.errors import SnapshotError
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.calibration import (
-    Calibration,
-    CalibrationConfig,
-    GatheredWeights,
-    MergedWeights,
-)
+from edgeseq_core.model.calibrated_weights import GatheredWeights, MergedWeights
+from edgeseq_core.model.calibration import Calibration, CalibrationConfig
 from edgeseq_core.model.edgeformer import BaseWeights
 from edgeseq_core.model.payload import MAX_ROWS
 from edgeseq_core.testing.base import tiny_base

@@ -8,12 +8,8 @@ import torch
 from edgeseq_core.engine import Limits, SourceRow
 from edgeseq_core.errors import ConfigError
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.calibration import (
-    Calibration,
-    CalibrationConfig,
-    GatheredWeights,
-    MergedWeights,
-)
+from edgeseq_core.model.calibrated_weights import GatheredWeights, MergedWeights
+from edgeseq_core.model.calibration import Calibration, CalibrationConfig
 from edgeseq_core.model.growth import grow
 from edgeseq_core.model.sites import Weights
 from edgeseq_core.model.source_encoder import BatchEncoder, CachingEncoder

@@ -4,14 +4,8 @@ import pytest
 import torch
 
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.calibration import (
-    MAX_ROWS,
-    SOURCE_ROWS,
-    Calibration,
-    CalibrationConfig,
-    GatheredWeights,
-    MergedWeights,
-)
+from edgeseq_core.model.calibrated_weights import GatheredWeights, MergedWeights
+from edgeseq_core.model.calibration import MAX_ROWS, SOURCE_ROWS, Calibration, CalibrationConfig
 from edgeseq_core.model.growth import grow
 from edgeseq_core.model.sites import Weights
 from edgeseq_core.model.source_encoder import BatchEncoder, CachingEncoder, SourceEncoder

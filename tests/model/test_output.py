@@ -15,7 +15,8 @@ from edgeseq_core.engine import Limits, SourceRow
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.base_file import write_base
 from edgeseq_core.model.batch import pad
-from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
+from edgeseq_core.model.calibrated_weights import MergedWeights
+from edgeseq_core.model.calibration import Calibration, CalibrationConfig
 from edgeseq_core.model.config import ModelConfig, preset
 from edgeseq_core.model.edgeformer import BaseWeights, EdgeFormer
 from edgeseq_core.model.output import DISTANCE_COST, POINTER_BASE

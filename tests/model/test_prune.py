@@ -12,7 +12,8 @@ from torch import Tensor
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.base_file import write_base
 from edgeseq_core.model.base_growth import add_heads, widen_ffns, widen_stream
-from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
+from edgeseq_core.model.calibrated_weights import MergedWeights
+from edgeseq_core.model.calibration import Calibration, CalibrationConfig
 from edgeseq_core.model.config import preset
 from edgeseq_core.model.edgeformer import BaseWeights
 from edgeseq_core.model.mixture_batches import Batch

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import torch
 
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.calibration import Calibration, CalibrationConfig, MergedWeights
+from edgeseq_core.model.calibrated_weights import MergedWeights
+from edgeseq_core.model.calibration import Calibration, CalibrationConfig
 from edgeseq_core.model.source_encoder import BatchEncoder, CachingEncoder
 
 SHAPE = CalibrationConfig(encoder_layers=1)

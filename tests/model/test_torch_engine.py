@@ -7,7 +7,8 @@ import torch
 
 from edgeseq_core.engine import Limits, SourceRow
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.calibration import Calibration, MergedWeights
+from edgeseq_core.model.calibrated_weights import MergedWeights
+from edgeseq_core.model.calibration import Calibration
 from edgeseq_core.model.torch_engine import TorchEngine, log_probabilities
 from edgeseq_core.testing.base import tiny_base
 from edgeseq_core.text.vocabulary import BOS, EOS

@@ -15,7 +15,8 @@ from edgeseq_core.engine import Engine, Limits, SourceRow
 from edgeseq_core.evaluate.engines.models import BARE, BASE
 from edgeseq_core.evaluate.engines.peer import TOKENS, Work, sources
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.calibration import Calibration, MergedWeights
+from edgeseq_core.model.calibrated_weights import MergedWeights
+from edgeseq_core.model.calibration import Calibration
 from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.native.engine import NativeEngine
 
