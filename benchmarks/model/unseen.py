@@ -56,6 +56,7 @@ from edgeseq_core.model.base_file import write_base  # noqa: E402
 from edgeseq_core.model.batch import pad  # noqa: E402
 from edgeseq_core.model.edgeformer import BaseWeights, EdgeFormer  # noqa: E402
 from edgeseq_core.model.source_encoder import CachingEncoder  # noqa: E402
+from edgeseq_core.model.study import TorchStudy  # noqa: E402
 from edgeseq_core.model.torch_engine import TorchEngine, teacher_forced  # noqa: E402
 from edgeseq_core.settings import LearningSettings  # noqa: E402
 from edgeseq_core.text.vocabulary import BOS, EOS, FIRST_BYTE, PAD, Vocabulary  # noqa: E402
@@ -99,9 +100,9 @@ class Calibrated:
     """The product's learner on the frozen base."""
 
     def __init__(self, base: Base, task: str, settings: LearningSettings) -> None:
-        encoder = CachingEncoder(base, calibrated_layers=settings.encoder_layers)
+        study = TorchStudy(base, CachingEncoder(base, calibrated_layers=settings.encoder_layers))
         self.base, self.task = base, task
-        self.learner = TaskLearner(base, task, settings, encoder)
+        self.learner = TaskLearner(base, task, settings, study)
 
     def step(self, fresh: Pairs, revisited: Pairs) -> None:
         examples = [

@@ -31,7 +31,7 @@ class CalibrationOptimizer:
             lr=self.learning_rate,
             betas=(0.9, 0.98),
             weight_decay=self.weight_decay,
-            foreach=True,
+            fused=True,
         )
         if self._moments:
             for name, leaf in tensors.items():
