@@ -138,7 +138,7 @@ class TaskLearner:
         self.calibration.admit(e.target for e in learnt)
         self.calibration.admit_sources(e.source for e in learnt)
         if fresh:
-            found = self.study.features([e.source for e in fresh])
+            found = self.study.features(self.calibration, [e.source for e in fresh])
             self.calibration.place = self.calibration.place.with_sources(found)
         self._grow_average()
         self.optimizer.leaves(self.calibration.tensors)

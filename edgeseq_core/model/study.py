@@ -37,8 +37,8 @@ class Reading(Protocol):
 class Study(Protocol):
     """Reads pairs with one task's calibration on a frozen base."""
 
-    def features(self, sources: Sequence[str]) -> Tensor:
-        """Where sources lie in the base's feature space, ``[B, D]`` (`task_space`)."""
+    def features(self, calibration: Calibration, sources: Sequence[str]) -> Tensor:
+        """Where sources that are about to be read lie in the base's feature space, ``[B, D]``."""
 
     def read(
         self,
@@ -76,7 +76,7 @@ class TorchStudy:
     def forget(self) -> None:
         self.encoder.forget()
 
-    def features(self, sources: Sequence[str]) -> Tensor:
+    def features(self, _calibration: Calibration, sources: Sequence[str]) -> Tensor:
         return features(self._base, sources)
 
     def read(
