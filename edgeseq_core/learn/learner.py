@@ -11,7 +11,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -30,12 +30,13 @@ from edgeseq_core.learn.example import Example
 from edgeseq_core.learn.growth_policy import FIRST_LOOK_PAIRS, need_to_grow
 from edgeseq_core.learn.optimizer import CalibrationOptimizer
 from edgeseq_core.learn.progress import FADE, Progress
+from edgeseq_core.learn.signals import LOSS, Signals, observed
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibrated_weights import MergedWeights
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig, Owned
 from edgeseq_core.model.growth import LEAST_ROWS, grow, roomy
-from edgeseq_core.model.nearest import FEATURES
+from edgeseq_core.model.nearest import FEATURES, FEWEST_SOURCES
 from edgeseq_core.model.payload import PLACE
 from edgeseq_core.model.source_encoder import SourceEncoder
 from edgeseq_core.model.task_space import Place, features, place_of
@@ -44,6 +45,7 @@ from edgeseq_core.settings import LearningSettings
 from edgeseq_core.text.vocabulary import BOS, EOS, PAD
 
 CHECKPOINT_FORMAT = "edgeseq-checkpoint-1"
+SIGNALS = "signals"  # what the monitors of signals beside the loss hold, in a checkpoint
 OVERDRAW = 16  # reservoir pairs looked at for each that a task which adapts replays
 
 
@@ -56,6 +58,9 @@ class StepReport:
     skipped: str  # why the weights did not move; empty when they did
     drift: bool
     grown: str = ""  # why the calibration grew before the step; empty when it did not
+    changed: Mapping[str, int] = field(
+        default_factory=dict
+    )  # signals beside the loss that changed -> how many pairs ago
 
 
 class TaskLearner:
@@ -74,6 +79,7 @@ class TaskLearner:
             learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )
         self.drift = DriftMonitor(delta=config.drift_delta)
+        self.signals = Signals(delta=config.drift_delta)
 
     def _shape(self) -> CalibrationConfig:
         c = self.config
@@ -144,9 +150,7 @@ class TaskLearner:
         learnt = [e for e, on in zip(batch, [*learn, *[True] * len(replay)], strict=True) if on]
         self.calibration.admit(e.target for e in learnt)
         self.calibration.admit_sources(e.source for e in learnt)
-        if fresh:
-            found = features(self.base, [e.source for e in fresh])
-            self.calibration.place = self.calibration.place.with_sources(found)
+        distances = self._place(fresh)
         self._grow_average()
         self.optimizer.leaves(self.calibration.tensors)
         target = pad([[BOS, *self.calibration.table.encode(e.target), EOS] for e in batch])
@@ -158,7 +162,7 @@ class TaskLearner:
             scores = teacher_forced(logits[: len(fresh)], target[: len(fresh), 1:]) if fresh else []
         progress.schedule += 1
         progress.warmed += 1
-        drift = self._score(fresh, scores)
+        drift, changed = self._score(fresh, scores, distances)
         on = torch.tensor([*learn, *[True] * len(replay)], dtype=torch.float32)
         before = torch.tensor([regime.is_before(progress, example) for example in batch])
         loss = self._loss(logits, target[:, 1:], on, before)
@@ -168,12 +172,26 @@ class TaskLearner:
         progress.held_out += len(fresh) - sum(learn)
         progress.skipped += bool(skipped)
         progress.relearning = max(0, progress.relearning - 1)
-        return StepReport(scores, loss.item(), skipped, drift, grown)
+        return StepReport(scores, loss.item(), skipped, drift, grown, changed)
 
-    def _score(self, fresh: Sequence[Example], scores: Sequence[Score]) -> bool:
-        """Fold prequential scores into the fading means and the drift monitor."""
-        progress, drift = self.progress, False
-        for example, score in zip(fresh, scores, strict=True):
+    def _place(self, fresh: Sequence[Example]) -> list[float | None]:
+        """Fold new sources into the task's place; how far each lay from where it was, if it was one."""
+        if not fresh:
+            return []
+        found, place = features(self.base, [e.source for e in fresh]), self.calibration.place
+        self.calibration.place = place.with_sources(found)
+        far = place.sources >= FEWEST_SOURCES
+        return list(place.distances(found)) if far else [None] * len(fresh)
+
+    def _score(
+        self, fresh: Sequence[Example], scores: Sequence[Score], distances: Sequence[float | None]
+    ) -> tuple[bool, dict[str, int]]:
+        """Fold prequential scores into the fading means and the monitors; what these say.
+
+        That is whether a drift began, and other signals that changed and how many pairs ago.
+        """
+        progress, drift, changed = self.progress, False, dict[str, int]()
+        for example, score, distance in zip(fresh, scores, distances, strict=True):
             a_token = score.loss / score.tokens
             progress.scored += 1
             weight = max(1 - FADE, 1 / progress.scored)
@@ -183,7 +201,20 @@ class TaskLearner:
             regime.note(progress, example)
             if math.isfinite(a_token) and (ago := self.drift.update(a_token)):
                 drift |= regime.begin(progress, ago)
-        return drift
+            values = observed(example, score, distance, self.base.vocabulary)
+            changed |= self.signals.update(values)
+        return drift, changed
+
+    @property
+    def statistics(self) -> dict[str, float]:
+        """Signal -> its mean in the detector's window."""
+        return {LOSS: self.drift.statistic, **self.signals.statistics}
+
+    @property
+    def changed_since(self) -> dict[str, int]:
+        """Signals that have changed -> pairs scored since the last change of each began."""
+        drifted = {LOSS: self.progress.since_drift} if self.progress.drifted else {}
+        return drifted | self.signals.since
 
     def _loss(self, logits: Tensor, wanted: Tensor, on: Tensor, before: Tensor) -> Tensor:
         """Label-smoothed loss a token over the rows that learn; one pair's pull is clipped.
@@ -311,6 +342,7 @@ class TaskLearner:
             for kind, tensors in kinds.items()
         }
         flat[PLACE] = c.place.moments.numpy()
+        kept, flat[SIGNALS] = self.signals.to_state()
         header = {
             "format": CHECKPOINT_FORMAT,
             "base": self.base.digest,
@@ -319,7 +351,8 @@ class TaskLearner:
             "sources": c.place.sources,
             "features": FEATURES,
             "optimizer_steps": self.optimizer.count,
-            "drift_losses": self.drift.losses,
+            "drift_losses": self.drift.values,
+            "signals": kept,
             "progress": asdict(self.progress),
         }
         return save(flat, metadata={"header": json.dumps(header, sort_keys=True)})
@@ -351,11 +384,14 @@ class TaskLearner:
         moments = flat.pop(PLACE, None)  # not in checkpoints of before
         if moments is not None and header.get("features") == FEATURES:
             learner.calibration.place = Place(header["sources"], torch.from_numpy(moments))
+        watched = flat.pop(SIGNALS, None)  # nor is this
+        if watched is not None:
+            learner.signals.restore(header["signals"], watched)
         kinds = {kind: _unflatten(vector, shapes) for kind, vector in flat.items()}
         learner.calibration.tensors = kinds.pop("own")
         learner.average = kinds.pop("average")
         learner.optimizer.load(kinds, header["optimizer_steps"])
-        learner.drift = DriftMonitor(delta=config.drift_delta, losses=header["drift_losses"])
+        learner.drift = DriftMonitor(delta=config.drift_delta, values=header["drift_losses"])
         learner.progress = Progress(**header["progress"])
         return learner
 

@@ -137,10 +137,19 @@ class LearnerMetrics(_Metrics):
             "set",
         )
         self.drift_statistic = self._gauge(
-            "drift_statistic", "The drift detector's statistic.", "task"
+            "drift_statistic", "Mean of a signal in its detector's window.", "task", "signal"
+        )
+        self.drift_since_pairs = self._gauge(
+            "drift_since_pairs",
+            "Pairs scored since a signal's last change began; none while it never changed.",
+            "task",
+            "signal",
+        )
+        self.drift_alarms = self._counter(
+            "drift_alarms_total", "Changes of a signal detected.", "task", "signal"
         )
         self.drift_flag = self._gauge("drift_flag", "1 while a drift is recent.", "task")
-        self.drifts = self._counter("drifts_total", "Drifts detected.", "task")
+        self.drifts = self._counter("drifts_total", "Drifts that a task adapts to.", "task")
         self.calibration_base_ratio = self._gauge(
             "calibration_base_ratio",
             "A task's calibration as a share of the base, in numbers.",

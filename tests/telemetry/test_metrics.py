@@ -21,7 +21,7 @@ UNITS = (
 UNITLESS = ("drift_statistic", "drift_flag", "paused_partitions", "encoder_layers")
 LABELS = {
     "task", "outcome", "stage", "priority", "topic", "partition", "reason", "action", "verdict",
-    "set", "part", "state",
+    "set", "part", "state", "signal",
 }  # fmt: skip
 ALL = [ConsumerMetrics, LearnerMetrics, PredictorMetrics]
 
