@@ -91,6 +91,7 @@ class MeteredTurns:
         to, task, learner = self._to, self._to.task(turn.task), turn.learner
         for signal, statistic in learner.statistics.items():
             to.drift_statistic.labels(task, signal).set(statistic)
+            to.drift_alarms.labels(task, signal)  # shown as 0 before the first
         for signal, since in learner.changed_since.items():
             to.drift_since_pairs.labels(task, signal).set(since)
         to.drift_flag.labels(task).set(turn.drifted)

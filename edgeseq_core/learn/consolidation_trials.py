@@ -12,6 +12,7 @@ from typing import Any
 
 from edgeseq_core import __version__
 from edgeseq_core.engine import PairRow, Score
+from edgeseq_core.learn import plateau
 from edgeseq_core.learn.consolidation import Consolidation, Pairs
 from edgeseq_core.learn.consolidation_tasks import Kept
 from edgeseq_core.learn.learner import TaskLearner
@@ -152,6 +153,7 @@ def _learner(
     learner.average = {name: t.detach().clone() for name, t in calibration.tensors.items()}
     # Its moments are gone with the old base, so its step size warms up again.
     learner.progress = replace(before.progress, warmed=0)
+    plateau.start_over(learner.progress)
     return learner
 
 

@@ -13,7 +13,6 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,8 @@ from torch import Tensor
 
 from edgeseq_core.engine import Score
 from edgeseq_core.errors import StateVersionError
-from edgeseq_core.learn import regime
+from edgeseq_core.learn import plateau, regime
+from edgeseq_core.learn.checkpoint_header import read_header
 from edgeseq_core.learn.drift import DriftMonitor
 from edgeseq_core.learn.example import Example
 from edgeseq_core.learn.growth_policy import FIRST_LOOK_PAIRS, need_to_grow
@@ -198,6 +198,7 @@ class TaskLearner:
             progress.prequential_loss += weight * (a_token - progress.prequential_loss)
             progress.prequential_exact += weight * (score.exact - progress.prequential_exact)
             progress.unknown += weight * (self._strange(example) - progress.unknown)
+            plateau.look(progress)
             regime.note(progress, example)
             if math.isfinite(a_token) and (ago := self.drift.update(a_token)):
                 drift |= regime.begin(progress, ago)
@@ -362,10 +363,7 @@ class TaskLearner:
         cls, data: bytes, base: Base, task: str, config: LearningSettings, encoder: SourceEncoder
     ) -> TaskLearner:
         """Resume; raises StateVersionError when the checkpoint is of another base or format."""
-        length = int.from_bytes(data[:8], "little")
-        header: dict[str, Any] = json.loads(
-            json.loads(data[8 : 8 + length])["__metadata__"]["header"]
-        )
+        header = read_header(data)
         if header["format"] != CHECKPOINT_FORMAT or header["base"] != base.digest:
             raise StateVersionError(
                 f"the checkpoint of task {task} belongs to base {header['base'][:12]}, this one is "

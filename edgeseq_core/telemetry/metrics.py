@@ -141,7 +141,7 @@ class LearnerMetrics(_Metrics):
         )
         self.drift_since_pairs = self._gauge(
             "drift_since_pairs",
-            "Pairs scored since a signal's last change began; none while it never changed.",
+            "Pairs scored since a signal's last change began; missing while it never changed.",
             "task",
             "signal",
         )
@@ -169,6 +169,32 @@ class LearnerMetrics(_Metrics):
         self.buffer_pairs = self._gauge("buffer_pairs", "Pairs of a part.", "task", "part")
         self.skipped_steps = self._counter(
             "skipped_steps_total", "Steps not taken, by reason.", "task", "reason"
+        )
+
+
+class ConsolidatorMetrics(_Metrics):
+    """Bases that are consolidated without being asked."""
+
+    part = "consolidator"
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+        self.runs = self._counter(
+            "runs_total", "Consolidations: published, refused, gave_way or failed.", "outcome"
+        )
+        self.cpu_seconds = self._counter("cpu_seconds_total", "CPU time of all consolidations.")
+        self.flat_tasks = self._gauge(
+            "flat_tasks", "Tasks that had stopped getting better when it last looked."
+        )
+        self.running_tasks = self._gauge(
+            "running_tasks", "Tasks of the consolidation that runs now; 0 while none does."
+        )
+        self.judged_timestamp_seconds = self._gauge(
+            "judged_timestamp_seconds", "When a base was last judged (Unix time); 0: never."
+        )
+        self.gain_ratio = self._gauge(
+            "gain_ratio",
+            "Held-out exact answers, mean of the tasks: the base last judged minus the one before.",
         )
 
 

@@ -101,11 +101,12 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ((signal("learner_drift_statistic", '!="loss"'), "{{task}} {{signal}}"),),
         ),
         Panel(
-            "Pairs since a signal changed",
-            "Few: it changed just now. Other than the loss: the input changed, the answers have not (yet).",
+            "Changes of signals",
+            "Since the learner started. Of all but the loss: the input changed, the answers have not (yet).",
             "short",
-            ((gauge("learner_drift_since_pairs"), "{{task}} {{signal}}"),),
+            ((gauge("learner_drift_alarms_total"), "{{task}} {{signal}}"),),
             ZERO,
+            steps=True,
         ),
         Panel(
             "Gate verdicts",
@@ -271,6 +272,19 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "s",
             (("edgeseq_service_loop_beat_age_seconds", "{{instance}} {{loop}}"),),
             ZERO,
+        ),
+        Panel(
+            "Consolidations",
+            "Where they start by themselves: runs by outcome, and the gain of the base last judged, 0 to 1.",
+            "short",
+            (
+                (
+                    "sum by (outcome) (edgeseq_consolidator_runs_total) or vector(0)",
+                    "{{outcome}}",
+                ),
+                ("sum(edgeseq_consolidator_gain_ratio) or vector(0)", "gain"),
+            ),
+            steps=True,
         ),
         Panel(
             "Paused partitions",
