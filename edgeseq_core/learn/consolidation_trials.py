@@ -130,7 +130,7 @@ def _written(draft: Path, base: Base, model: EdgeFormer, notes: Mapping[str, Any
     """The network as int8 in a file, and as that file says it."""
     tensors = {name: p.detach().numpy() for name, p in model.named_parameters()}
     draft.parent.mkdir(parents=True, exist_ok=True)
-    write_base(draft, tensors, config=base.config, vocabulary=base.vocabulary, notes=notes)
+    write_base(draft, tensors, config=model.config, vocabulary=base.vocabulary, notes=notes)
     return Base.load(draft)
 
 
