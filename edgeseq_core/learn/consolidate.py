@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from edgeseq_core.clock import Clock
 from edgeseq_core.errors import ConfigError
 from edgeseq_core.learn.change_base import TaskChange, change_base
@@ -81,7 +83,7 @@ def trained(
         for kept in tasks
     }
     if settings.encoder_ffn is not None:
-        base, champions = widened(base, champions, settings.encoder_ffn)
+        base, champions = widened(base, champions, settings.encoder_ffn, seed=settings.seed)
     run = Consolidation(
         base, champions, {kept.task: kept.replay for kept in tasks}, settings, cpu_clock=clock
     )
@@ -90,13 +92,18 @@ def trained(
 
 
 def widened(
-    base: Base, champions: Mapping[str, Calibration], encoder_ffn: int
+    base: Base, champions: Mapping[str, Calibration], encoder_ffn: int, *, seed: int
 ) -> tuple[Base, dict[str, Calibration]]:
-    """Base and champions with wider FFNs in the encoder, which compute what they did."""
+    """Base and champions with wider FFNs in the encoder, which compute what they did.
+
+    ``seed`` decides what the new hidden units read.
+    """
     have = base.config.encoder_ffn
     if encoder_ffn <= have:
         raise ConfigError(f"the encoder's FFNs have {have} hidden units: ask for more than that")
-    model = widen_ffns(base.model, encoder_ffn=encoder_ffn).requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = widen_ffns(base.model, encoder_ffn=encoder_ffn).requires_grad_(False)
     header = replace(base.header, config=model.config)
     return Base(header, model), {task: carry(one, model) for task, one in champions.items()}
 

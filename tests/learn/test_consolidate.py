@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from edgeseq_core.engine import PairRow
 from edgeseq_core.errors import ConfigError, FencedError
@@ -136,6 +137,7 @@ def test_learning_goes_on_from_the_new_base(learner: Learner, tmp_path: Path) ->
     assert offered.gate.reference_id == learner.registry.history(NUMBERS)[-6].manifest.snapshot_id
 
 
+@pytest.mark.timeout(90)
 def test_a_base_that_grows_computes_what_it_did_then_learns_and_serves(
     learner: Learner, tmp_path: Path
 ) -> None:
@@ -145,7 +147,9 @@ def test_a_base_that_grows_computes_what_it_did_then_learns_and_serves(
         for one in tasks
     }
     units = 2 * base.config.encoder_ffn
-    wide, carried = widened(base, champions, units)
+    wide, carried = widened(base, champions, units, seed=1)
+    again, _ = widened(base, champions, units, seed=1)
+    assert all(map(torch.equal, wide.model.parameters(), again.model.parameters()))
     rows = [PairRow(NUMBERS, *pair) for pair in numbered(60, 80)]
     scores = []
     for on, calibrations in ((base, champions), (wide, carried)):

@@ -22,6 +22,7 @@ from edgeseq_services.handover import GaveWay, Handover, bases, finish, present_
 from tests.learn.rig import SMALL, Learner
 
 TASKS = ("upper", "lower")
+pytestmark = pytest.mark.timeout(120)  # each trains, on a machine that may be busy
 DULL = SMALL.model_copy(update={"learning_rate": 1e-6})
 
 
@@ -59,7 +60,7 @@ class Cut:
 
 
 def run(learner: Learner, old: Path, handover: Handover, cut: Cut) -> str:
-    settings: Settings = load_settings(base={"path": str(old)}, consolidator={"cpu_s": 2.0})
+    settings: Settings = load_settings(base={"path": str(old)}, consolidator={"cpu_s": 1.5})
     metrics = ConsolidatorMetrics(CollectorRegistry())
     settings = settings.model_copy(update={"learning": DULL})
     return ConsolidationRun(store_of(learner), settings, handover, metrics, look_up=cut).run()
@@ -122,7 +123,8 @@ def test_it_is_published_and_the_store_says_which_base_that_is(
 
 def consolidated(old: Path, to: Path) -> Path:
     """A base that says it was consolidated from another."""
-    header, tensors = read_base(old)
+    stored, tensors = read_base(old)
+    header = stored.header
     notes = {**header.notes, "consolidated_from": header.digest}
     write_base(to, tensors, config=header.config, vocabulary=header.vocabulary, notes=notes)
     return to
