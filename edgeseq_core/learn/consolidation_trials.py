@@ -20,6 +20,7 @@ from edgeseq_core.model.base_file import write_base
 from edgeseq_core.model.calibration import Calibration
 from edgeseq_core.model.edgeformer import EdgeFormer
 from edgeseq_core.model.source_encoder import CachingEncoder
+from edgeseq_core.model.study import TorchStudy
 from edgeseq_core.model.task_space import place_of
 from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.settings import LearningSettings
@@ -137,9 +138,9 @@ def _learner(
     kept: Kept, base: Base, new: Base, calibration: Calibration, learning: LearningSettings
 ) -> TaskLearner:
     """A task's learner on the new base: as far as it was, with the calibration that moved with the base."""
-    encoder = CachingEncoder(new, calibrated_layers=learning.encoder_layers)
-    before = TaskLearner.from_checkpoint(kept.checkpoint, base, kept.task, learning, encoder)
-    learner = TaskLearner(new, kept.task, learning, encoder)
+    study = TorchStudy(new, CachingEncoder(new, calibrated_layers=learning.encoder_layers))
+    before = TaskLearner.from_checkpoint(kept.checkpoint, base, kept.task, learning, study)
+    learner = TaskLearner(new, kept.task, learning, study)
     sources = [source for source, _ in (*kept.replay.pairs, *kept.held_out)]
     learner.calibration = Calibration(
         new.model,

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 from torch import Tensor
@@ -31,17 +30,13 @@ from edgeseq_core.learn.growth_policy import FIRST_LOOK_PAIRS, need_to_grow
 from edgeseq_core.learn.optimizer import CalibrationOptimizer
 from edgeseq_core.learn.progress import FADE, Progress
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.batch import pad
-from edgeseq_core.model.calibrated_weights import MergedWeights
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig, Owned
 from edgeseq_core.model.growth import LEAST_ROWS, grow, roomy
 from edgeseq_core.model.nearest import FEATURES
 from edgeseq_core.model.payload import PLACE
-from edgeseq_core.model.source_encoder import SourceEncoder
-from edgeseq_core.model.task_space import Place, features, place_of
-from edgeseq_core.model.torch_engine import teacher_forced
+from edgeseq_core.model.study import Reading, Study
+from edgeseq_core.model.task_space import Place, place_of
 from edgeseq_core.settings import LearningSettings
-from edgeseq_core.text.vocabulary import BOS, EOS, PAD
 
 CHECKPOINT_FORMAT = "edgeseq-checkpoint-1"
 OVERDRAW = 16  # reservoir pairs looked at for each that a task which adapts replays
@@ -61,10 +56,8 @@ class StepReport:
 class TaskLearner:
     """One task's calibration with its optimizer, averages, drift monitor and progress."""
 
-    def __init__(
-        self, base: Base, task: str, config: LearningSettings, encoder: SourceEncoder
-    ) -> None:
-        self.base, self.task, self.config, self.encoder = base, task, config, encoder
+    def __init__(self, base: Base, task: str, config: LearningSettings, study: Study) -> None:
+        self.base, self.task, self.config, self.study = base, task, config, study
         self.progress = Progress()
         self.calibration = Calibration(
             base.model, base.vocabulary, self._shape(), seed=_seed(config.seed, task)
@@ -145,30 +138,32 @@ class TaskLearner:
         self.calibration.admit(e.target for e in learnt)
         self.calibration.admit_sources(e.source for e in learnt)
         if fresh:
-            found = features(self.base, [e.source for e in fresh])
+            found = self.study.features(self.calibration, [e.source for e in fresh])
             self.calibration.place = self.calibration.place.with_sources(found)
         self._grow_average()
         self.optimizer.leaves(self.calibration.tensors)
-        target = pad([[BOS, *self.calibration.table.encode(e.target), EOS] for e in batch])
-        weights = MergedWeights(self.calibration)
-        tables = [self.calibration.table] * len(batch)
-        memory = self.encoder.encode([e.source for e in batch], tables, weights)
-        logits = self.base.model.scores(target[:, :-1], memory, weights)
-        with torch.no_grad():
-            scores = teacher_forced(logits[: len(fresh)], target[: len(fresh), 1:]) if fresh else []
+        reading = self.study.read(
+            self.calibration,
+            [e.source for e in batch],
+            [e.target for e in batch],
+            smoothing=self.config.label_smoothing,
+        )
+        plain, tokens = reading.plain.tolist(), reading.tokens.int().tolist()
+        scores = [Score(plain[at], tokens[at], reading.exact[at]) for at in range(len(fresh))]
         progress.schedule += 1
         progress.warmed += 1
         drift = self._score(fresh, scores)
         on = torch.tensor([*learn, *[True] * len(replay)], dtype=torch.float32)
         before = torch.tensor([regime.is_before(progress, example) for example in batch])
-        loss = self._loss(logits, target[:, 1:], on, before)
-        skipped = self._train(loss) if on.any() else ""
+        pull = self._pull(reading, on, before)
+        loss = (reading.losses.detach() * pull).sum().item()
+        skipped = self._train(reading, pull, loss) if on.any() else ""
         progress.parent, progress.step = progress.step, step
         progress.pairs += sum(learn)
         progress.held_out += len(fresh) - sum(learn)
         progress.skipped += bool(skipped)
         progress.relearning = max(0, progress.relearning - 1)
-        return StepReport(scores, loss.item(), skipped, drift, grown)
+        return StepReport(scores, loss, skipped, drift, grown)
 
     def _score(self, fresh: Sequence[Example], scores: Sequence[Score]) -> bool:
         """Fold prequential scores into the fading means and the drift monitor."""
@@ -185,31 +180,23 @@ class TaskLearner:
                 drift |= regime.begin(progress, ago)
         return drift
 
-    def _loss(self, logits: Tensor, wanted: Tensor, on: Tensor, before: Tensor) -> Tensor:
-        """Label-smoothed loss a token over the rows that learn; one pair's pull is clipped.
+    def _pull(self, reading: Reading, on: Tensor, before: Tensor) -> Tensor:
+        """How much of each pair's loss counts ``[B]``, so that their sum is the loss a token.
 
-        ``before [B]`` marks pairs from before the last drift: they count as far as they are still true.
+        Rows that are not ``on [B]`` do not; one above the clip pulls no harder than one at it; ``before
+        [B]`` marks pairs from before the last drift: they count as far as they are still true.
         """
-        losses = F.cross_entropy(
-            logits.flatten(0, 1),  # symbols last, as they lie in memory: half the time
-            wanted.flatten(),
-            ignore_index=PAD,
-            reduction="none",
-            label_smoothing=self.config.label_smoothing,
-        )
-        losses = losses.view_as(wanted).sum(1)
-        tokens = (wanted != PAD).sum(1)
-        a_token = (losses / tokens).detach()
+        a_token = reading.losses.detach() / reading.tokens
         pull = (self.config.loss_clip / a_token).clamp(max=1.0)
         on = on * regime.trust(self.progress, a_token, before)
-        return (losses * pull * on).sum() / (tokens * on).sum().clamp(min=1)
+        return pull * on / (reading.tokens * on).sum().clamp(min=1)
 
-    def _train(self, loss: Tensor) -> str:
+    def _train(self, reading: Reading, pull: Tensor, loss: float) -> str:
         """One optimizer step; returns why it was skipped, or nothing."""
         self.optimizer.clear()
-        if not torch.isfinite(loss):
+        if not math.isfinite(loss):
             return "loss"
-        loss.backward()  # type: ignore[no-untyped-call]
+        reading.gradients(pull)
         leaves = list(self.calibration.tensors.values())
         norm = torch.nn.utils.clip_grad_norm_(leaves, self.config.norm_cap)
         if not torch.isfinite(norm):
@@ -218,9 +205,8 @@ class TaskLearner:
         self.optimizer.step(self.rate())
         taken = self.optimizer.count - 1  # goes on after a drift: a single step is noisy
         past = min(self.config.averaging, taken / (taken + 5))
-        with torch.no_grad():
-            for name, tensor in self.calibration.tensors.items():
-                self.average[name].lerp_(tensor.detach(), 1 - past)
+        averages = [self.average[name] for name in self.calibration.tensors]
+        torch._foreach_lerp_(averages, [leaf.detach() for leaf in leaves], 1 - past)
         return ""
 
     def rate(self) -> float:
@@ -326,7 +312,7 @@ class TaskLearner:
 
     @classmethod
     def from_checkpoint(
-        cls, data: bytes, base: Base, task: str, config: LearningSettings, encoder: SourceEncoder
+        cls, data: bytes, base: Base, task: str, config: LearningSettings, study: Study
     ) -> TaskLearner:
         """Resume; raises StateVersionError when the checkpoint is of another base or format."""
         length = int.from_bytes(data[:8], "little")
@@ -339,7 +325,7 @@ class TaskLearner:
                 f"{base.digest[:12]}: start with the base it was learnt on, or change it with "
                 "`edgeseq base change`"
             )
-        learner = cls(base, task, config, encoder)
+        learner = cls(base, task, config, study)
         learner.calibration = Calibration(
             base.model,
             base.vocabulary,
