@@ -17,6 +17,7 @@ from edgeseq_core.learn.progress import Progress
 from edgeseq_core.learn.rebuild import rebuild
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.source_encoder import CachingEncoder
+from edgeseq_core.model.study import TorchStudy
 from edgeseq_core.settings import LearningSettings
 from tests.learn.rig import SMALL, Learner, Pairs
 
@@ -168,8 +169,8 @@ def test_a_rollback_across_a_drift_forks_there_and_finds_the_drift_again(
     assert state.checkpoint is not None
     assert hashlib.sha256(state.checkpoint).hexdigest() == manifest.checkpoint_digest
     assert set(learner.answers(TASK, ["question 901"])) == {"yes"}
-    encoder = CachingEncoder(base, calibrated_layers=QUICK.encoder_layers)
-    forked = TaskLearner.from_checkpoint(state.checkpoint, base, TASK, QUICK, encoder)
+    study = TorchStudy(base, CachingEncoder(base, calibrated_layers=QUICK.encoder_layers))
+    forked = TaskLearner.from_checkpoint(state.checkpoint, base, TASK, QUICK, study)
     assert (forked.progress.drifts, forked.progress.drifted, forked.adapts) == (0, {}, False)
     assert list(forked.changed_since) == ["source_length"]  # of "question 99" and "question 100"
     assert (forked.progress.scored, forked.drift.values) == (160, losses)

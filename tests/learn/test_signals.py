@@ -20,6 +20,7 @@ from edgeseq_core.learn.rebuild import rebuild
 from edgeseq_core.learn.signals import WATCHED, Signals, observed
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.source_encoder import CachingEncoder
+from edgeseq_core.model.study import TorchStudy
 from edgeseq_core.telemetry.metrics import LearnerMetrics
 from edgeseq_services.cli.overview import read_drifts
 from edgeseq_services.learner import MeteredTurns
@@ -156,9 +157,9 @@ def test_a_checkpoint_of_before_loads_and_its_signals_begin_anew(
     del header["signals"]
     tensors = {name: tensor for name, tensor in load(data).items() if name != "signals"}
     before = save(tensors, metadata={"header": json.dumps(header)})
-    encoder = CachingEncoder(base, calibrated_layers=SMALL.encoder_layers)
-    old = TaskLearner.from_checkpoint(before, base, TASK, SMALL, encoder)
-    new = TaskLearner.from_checkpoint(data, base, TASK, SMALL, encoder)
+    study = TorchStudy(base, CachingEncoder(base, calibrated_layers=SMALL.encoder_layers))
+    old = TaskLearner.from_checkpoint(before, base, TASK, SMALL, study)
+    new = TaskLearner.from_checkpoint(data, base, TASK, SMALL, study)
     assert old.drift.values == new.drift.values
     assert old.signals.since == {}
     assert new.signals.since
