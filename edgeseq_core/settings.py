@@ -108,7 +108,7 @@ class LearningSettings(Section):
     fresh_per_step: int = 32  # pairs
     replay_per_step: int = 32
     rehearsals_per_step: int = (
-        2  # replay-only steps while nothing waits, for each step with fresh pairs
+        8  # replay-only steps while nothing waits, for each step with fresh pairs
     )
 
     relearn_passes: int = 8  # over the reservoir, where a task begins anew
@@ -140,7 +140,7 @@ class LearningSettings(Section):
     )
     drift_delta: float = 0.002  # ADWIN's confidence
     drift_adapt_pairs: int = 300  # since a drift began: only pairs since then are replayed
-    drift_rehearsals: int = 6  # in place of rehearsals_per_step, meanwhile
+    drift_rehearsals: int = 14  # in place of rehearsals_per_step, meanwhile
     drift_rate: float = 0.6  # of the learning rate, meanwhile
     drift_held_out_share: float = 0.2  # of bulk pairs, until the gate has gate_min_pairs since then
 

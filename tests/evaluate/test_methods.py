@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from edgeseq_core.evaluate.methods.chosen_replay import InterferedReplay, LossRe
 from edgeseq_core.evaluate.methods.dark_replay import DarkExperienceReplay
 from edgeseq_core.evaluate.methods.ewc import OnlineEwc
 from edgeseq_core.evaluate.methods.floor import Floor
+from edgeseq_core.evaluate.methods.instances import NEAREST, InstanceAdaptation, nearest
 from edgeseq_core.evaluate.methods.memories import GreedyBalanced, Reservoir, row_bytes
 from edgeseq_core.evaluate.methods.method import Method, Terms
 from edgeseq_core.evaluate.methods.naive import FineTuning
@@ -55,7 +57,7 @@ def test_a_projected_gradient_does_not_go_against_the_reference() -> None:
     assert projected(reference, reference) == reference
 
 
-@pytest.mark.parametrize("make", [ExperienceReplay, DarkExperienceReplay])
+@pytest.mark.parametrize("make", [ExperienceReplay, DarkExperienceReplay, InstanceAdaptation])
 def test_a_buffer_keeps_its_budget(base: Base, make: type[Method]) -> None:
     own = Terms(base, ["a"], terms(base, TWO_TASKS).learning, task_bytes=200)
     method = make(own)
@@ -101,6 +103,32 @@ def test_a_virtual_step_leaves_nothing_behind(base: Base) -> None:
         model.step("a", gradient)
     for one, other in zip(with_it.parameters, without.parameters, strict=True):
         assert torch.equal(one, other)
+
+
+def test_the_nearest_pairs_share_most_trigrams() -> None:
+    rows = [Row("a", f"number {n}", "x") for n in range(NEAREST)] + [Row("a", "walked", "y")]
+    found = nearest("walks", rows)
+    assert [row.source for _, row in found] == ["walked"]
+    assert 0 < found[0][0] < 1
+    assert nearest("walked", rows)[0] == (1.0, rows[-1])
+    assert len(nearest("number", rows)) == NEAREST
+
+
+def test_instance_adaptation_answers_as_the_nearest_pairs_and_leaves_nothing_behind(
+    base: Base,
+) -> None:
+    # The base of tests is random: it needs more steps than the shipped one.
+    method = InstanceAdaptation(replace(terms(base, TWO_TASKS), steps=30))
+    untouched = method.model.answers("a", ["a 1000"])
+    before = [p.detach().clone() for p in method.model.parameters]
+    for phase in TWO_TASKS.phases:
+        method.learn(phase.task, phase.train)
+    assert method.answers("a", ["a 1000"]) == ["y"]
+    assert method.answers("b", ["b 1000"]) == ["n"]
+    assert method.answers("a", ["?!"]) == method.model.answers("a", ["?!"])  # nothing is near
+    assert method.model.answers("a", ["a 1000"]) == untouched != ["y"]
+    for old, now in zip(before, method.model.parameters, strict=True):
+        assert torch.equal(old, now)
 
 
 def test_dark_replay_pulls_logits_to_where_they_were(base: Base) -> None:

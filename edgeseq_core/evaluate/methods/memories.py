@@ -51,6 +51,10 @@ class Reservoir(Generic[T]):
             return []
         return [entry[2] for entry in self._rng.choices(self._heap, k=count)]
 
+    def all(self) -> list[T]:
+        """Every item it holds."""
+        return [entry[2] for entry in self._heap]
+
 
 class GreedyBalanced:
     """As many pairs of each task as of any other, as far as there are (GDumb, algorithm 1).

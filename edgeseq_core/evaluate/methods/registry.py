@@ -10,6 +10,7 @@ from edgeseq_core.evaluate.methods.collected import GDumb, JointTraining
 from edgeseq_core.evaluate.methods.dark_replay import DarkExperienceReplay
 from edgeseq_core.evaluate.methods.ewc import OnlineEwc
 from edgeseq_core.evaluate.methods.floor import Floor
+from edgeseq_core.evaluate.methods.instances import InstanceAdaptation
 from edgeseq_core.evaluate.methods.method import Method, Terms
 from edgeseq_core.evaluate.methods.naive import FineTuning
 from edgeseq_core.evaluate.methods.product import EdgeSeq
@@ -23,6 +24,7 @@ METHODS: Mapping[str, Callable[[Terms], Method]] = {
     "er-loss": LossReplay,
     "er-mir": InterferedReplay,
     "der++": DarkExperienceReplay,
+    "instances": InstanceAdaptation,
     "gdumb": GDumb,
     "a-gem": AveragedGem,
     "ewc": OnlineEwc,

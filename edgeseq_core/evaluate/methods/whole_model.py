@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, NamedTuple
 
@@ -111,9 +111,21 @@ class WholeModel:
         self._move(gradient, self._rate(self._schedule + 1))
         yield
         self._optimizer.load_state_dict(state)
-        with torch.no_grad():
-            for parameter, old in zip(self.parameters, before, strict=True):
-                parameter.copy_(old)
+        _copy(before, self.parameters)
+
+    @contextmanager
+    def adapted(self, rows: Sequence[Row], *, steps: int, rate: float) -> Iterator[None]:
+        """Inside, it serves what steps on ``rows`` at ``rate`` make of it; nothing is left of them."""
+        before = [parameter.detach().clone() for parameter in self.parameters]
+        served = [parameter.clone() for parameter in self._served.parameters()]
+        state = copy.deepcopy(self._optimizer.state_dict())
+        for _ in range(steps):
+            self._move(self.gradient(self.loss(rows)), rate)
+        _copy(self.parameters, self._served.parameters())
+        yield
+        self._optimizer.load_state_dict(state)
+        _copy(before, self.parameters)
+        _copy(served, self._served.parameters())
 
     def _enter(self, task: str) -> None:
         """The step size schedule begins anew with each task."""
@@ -168,6 +180,12 @@ class WholeModel:
     def _tasks(self, rows: Sequence[Row]) -> Tensor:
         names = self._trainee.names
         return torch.tensor([names.index(row.task) for row in rows])
+
+
+@torch.no_grad()
+def _copy(values: Iterable[Tensor], into: Iterable[Tensor]) -> None:
+    for value, tensor in zip(values, into, strict=True):
+        tensor.copy_(value)
 
 
 class Baseline:
