@@ -108,7 +108,7 @@ class LearningSettings(Section):
     fresh_per_step: int = 32  # pairs
     replay_per_step: int = 32
     rehearsals_per_step: int = (
-        2  # replay-only steps while nothing waits, for each step with fresh pairs
+        8  # replay-only steps while nothing waits, for each step with fresh pairs
     )
 
     relearn_passes: int = 8  # over the reservoir, where a task begins anew
@@ -140,7 +140,7 @@ class LearningSettings(Section):
     )
     drift_delta: float = 0.002  # ADWIN's confidence
     drift_adapt_pairs: int = 300  # since a drift began: only pairs since then are replayed
-    drift_rehearsals: int = 6  # in place of rehearsals_per_step, meanwhile
+    drift_rehearsals: int = 14  # in place of rehearsals_per_step, meanwhile
     drift_rate: float = 0.6  # of the learning rate, meanwhile
     drift_held_out_share: float = 0.2  # of bulk pairs, until the gate has gate_min_pairs since then
 
@@ -160,6 +160,20 @@ class PredictorSettings(Section):
     max_tokens: Positive = 96
     max_n_best: Positive = 8  # answers to a request; each takes a place in the batch
     champions_poll_ms: Positive = 50
+
+
+class ConsolidatorSettings(Section):
+    """When `edgeseq up` consolidates the base by itself; off, because it takes CPU and memory."""
+
+    automatic: bool = False
+    hours_between: Annotated[float, Field(ge=0)] = 24.0  # from a base that was judged to the next
+    flat_looks: Positive = 3  # of 200 pairs each, at which a task's loss fell no further
+    least_tasks: Positive = 2  # that are so
+    least_pairs: Positive = 1_000  # learnt by all tasks since the last one
+    quiet_s: Annotated[float, Field(ge=0)] = 60.0  # no pair waits or is learnt before it starts
+    cpu_s: Annotated[float, Field(gt=0)] = 300.0  # CPU-seconds of training
+    folder: Path | None = None  # of the bases that it makes; `edgeseq up` names it
+    http_port: Port = 9104
 
 
 class HttpSettings(Section):
@@ -189,6 +203,7 @@ class Settings(BaseSettings):
     learner: LearnerSettings = LearnerSettings()
     learning: LearningSettings = LearningSettings()
     predictor: PredictorSettings = PredictorSettings()
+    consolidator: ConsolidatorSettings = ConsolidatorSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
 

@@ -68,6 +68,7 @@ def identity(stream: Stream, method: str, terms: Terms) -> str:
         "base": terms.base.digest,
         "learning": terms.learning.model_dump(mode="json"),
         "task_bytes": terms.task_bytes,
+        "steps": terms.steps,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

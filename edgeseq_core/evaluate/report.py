@@ -18,9 +18,9 @@ from edgeseq_core.evaluate.summary import MEASURES, Summary, prequential_curve, 
 
 CURVE_EVERY = 50  # pairs between the points of the curves' table
 
-TERMS = """Every method starts from the same base and gets the same pairs in the same order, in batches. For
-each batch it may take the same number of optimizer steps, with as many revisited pairs in each. Steps are
-equal, CPU-seconds are not: they stand in the tables. Beside the base every method may keep the same bytes a
+TERMS = """Every method starts from the same base and gets the same pairs in the same order, in batches. One
+that trains a whole model takes three optimizer steps a batch, EdgeSeq as many as its service does (nine,
+on a calibration); CPU-seconds stand in the tables. Beside the base every method may keep the same bytes a
 task, for what it likes: EdgeSeq a calibration and a reservoir, the others pairs (and logits). Two are
 references that break these terms: <i>separate</i> holds a whole model a task, <i>joint</i> all pairs; EWC
 holds two copies of the model in fp32. GDumb and joint learn when the stream has ended. Whole models are told

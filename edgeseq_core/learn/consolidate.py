@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from edgeseq_core.clock import Clock
 from edgeseq_core.errors import ConfigError
@@ -22,7 +24,9 @@ from edgeseq_core.learn.consolidation_tasks import Kept
 from edgeseq_core.learn.consolidation_trials import Made, Trial, trials
 from edgeseq_core.learn.loop import LearnerLoop
 from edgeseq_core.model.base import Base
+from edgeseq_core.model.base_growth import widen_ffns
 from edgeseq_core.model.calibration import Calibration
+from edgeseq_core.model.growth import carry
 from edgeseq_core.replay.buffer import ReplayBuffer
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.snapshots.registry import SnapshotRegistry
@@ -73,16 +77,35 @@ def trained(
     settings: ConsolidationSettings,
     clock: Callable[[], float] = time.process_time,
 ) -> Consolidation:
-    """A run over the tasks, at its end."""
+    """A run over the tasks, at its end; raises ConfigError when the base cannot be widened as asked."""
     champions = {
         kept.task: Calibration.from_payload(kept.payload, base.model, base.vocabulary, base.digest)
         for kept in tasks
     }
+    if settings.encoder_ffn is not None:
+        base, champions = widened(base, champions, settings.encoder_ffn, seed=settings.seed)
     run = Consolidation(
         base, champions, {kept.task: kept.replay for kept in tasks}, settings, cpu_clock=clock
     )
     run.run()
     return run
+
+
+def widened(
+    base: Base, champions: Mapping[str, Calibration], encoder_ffn: int, *, seed: int
+) -> tuple[Base, dict[str, Calibration]]:
+    """Base and champions with wider FFNs in the encoder, which compute what they did.
+
+    ``seed`` decides what the new hidden units read.
+    """
+    have = base.config.encoder_ffn
+    if encoder_ffn <= have:
+        raise ConfigError(f"the encoder's FFNs have {have} hidden units: ask for more than that")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = widen_ffns(base.model, encoder_ffn=encoder_ffn).requires_grad_(False)
+    header = replace(base.header, config=model.config)
+    return Base(header, model), {task: carry(one, model) for task, one in champions.items()}
 
 
 def publish(

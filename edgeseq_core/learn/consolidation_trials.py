@@ -12,6 +12,7 @@ from typing import Any
 
 from edgeseq_core import __version__
 from edgeseq_core.engine import PairRow, Score
+from edgeseq_core.learn import plateau
 from edgeseq_core.learn.consolidation import Consolidation, Pairs
 from edgeseq_core.learn.consolidation_tasks import Kept
 from edgeseq_core.learn.learner import TaskLearner
@@ -130,7 +131,7 @@ def _written(draft: Path, base: Base, model: EdgeFormer, notes: Mapping[str, Any
     """The network as int8 in a file, and as that file says it."""
     tensors = {name: p.detach().numpy() for name, p in model.named_parameters()}
     draft.parent.mkdir(parents=True, exist_ok=True)
-    write_base(draft, tensors, config=base.config, vocabulary=base.vocabulary, notes=notes)
+    write_base(draft, tensors, config=model.config, vocabulary=base.vocabulary, notes=notes)
     return Base.load(draft)
 
 
@@ -153,6 +154,7 @@ def _learner(
     learner.average = {name: t.detach().clone() for name, t in calibration.tensors.items()}
     # Its moments are gone with the old base, so its step size warms up again.
     learner.progress = replace(before.progress, warmed=0)
+    plateau.start_over(learner.progress)
     return learner
 
 

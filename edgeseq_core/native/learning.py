@@ -64,13 +64,16 @@ class NativeReading:
 
     def __init__(self, learner: Any, calibration: Calibration, found: tuple[Any, ...]) -> None:
         self._learner, self._tensors = learner, calibration.tensors
-        losses, plain, tokens, self.exact = found
+        self._number, losses, plain, tokens, self.exact = found
         self.losses, self.plain = torch.from_numpy(losses), torch.from_numpy(plain)
         self.tokens = torch.tensor(tokens, dtype=torch.float32)
 
     def gradients(self, pull: Tensor) -> None:
-        """Write those of ``sum(pull * losses)`` into the tensors; raises ValueError when asked twice."""
-        flat = torch.from_numpy(self._learner.gradients(pull.detach().numpy()))
+        """Write those of ``sum(pull * losses)`` into the tensors.
+
+        Raises ValueError when asked twice, or after another batch was read.
+        """
+        flat = torch.from_numpy(self._learner.gradients(self._number, pull.detach().numpy()))
         pieces = torch.split(flat, [tensor.numel() for tensor in self._tensors.values()])
         for tensor, piece in zip(self._tensors.values(), pieces, strict=True):
             tensor.grad = piece.view_as(tensor)

@@ -25,4 +25,4 @@ DRIFT = Stream("drift", "abrupt", "nothing", [phase("before", "a", "y"), AFTER])
 
 def terms(base: Base, stream: Stream) -> Terms:
     """Batches of eight, two steps each; a base of a few short sequences."""
-    return Terms(base, stream.tasks, SMALL, task_bytes=192 << 10)
+    return Terms(base, stream.tasks, SMALL, task_bytes=192 << 10, steps=2)

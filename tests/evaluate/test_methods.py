@@ -117,12 +117,8 @@ def test_the_nearest_pairs_share_most_trigrams() -> None:
 def test_instance_adaptation_answers_as_the_nearest_pairs_and_leaves_nothing_behind(
     base: Base,
 ) -> None:
-    own = terms(
-        base, TWO_TASKS
-    )  # the base of tests is random: it needs more steps than the shipped one
-    method = InstanceAdaptation(
-        replace(own, learning=own.learning.model_copy(update={"rehearsals_per_step": 29}))
-    )
+    # The base of tests is random: it needs more steps than the shipped one.
+    method = InstanceAdaptation(replace(terms(base, TWO_TASKS), steps=30))
     untouched = method.model.answers("a", ["a 1000"])
     before = [p.detach().clone() for p in method.model.parameters]
     for phase in TWO_TASKS.phases:

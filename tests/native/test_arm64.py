@@ -20,6 +20,7 @@ from edgeseq_core.native.engine import NativeEngine, native
 from edgeseq_core.text.vocabulary import EOS
 from tests.contract.engines import INSTRUCTIONS, SHAPES, base_path
 from tests.native import test_kernels
+from tests.native.drivers import SOURCES as CPP
 from tests.native.drivers import build, write_calibrations, write_numbers, write_shape
 
 COMPILER = shutil.which("aarch64-linux-gnu-g++")
@@ -121,3 +122,17 @@ def answers(engine: NativeEngine, rows: list[list[list[int]]]) -> list[list[floa
     ]
     found = engine._engine.generate(requests, TOKENS, 1.0, None, 1)
     return [[one.log_probability, *one.tokens] for row in found for one in row.hypotheses]
+
+
+def test_the_learning_step_compiles(tmp_path: Path) -> None:
+    source = CPP.parent / "study" / "isa_plain.cpp"
+    command = [
+        str(COMPILER),
+        "-std=c++17",
+        "-O3",
+        "-c",
+        str(source),
+        "-o",
+        str(tmp_path / "plain.o"),
+    ]
+    subprocess.run(command, check=True)

@@ -126,6 +126,9 @@ def test_nonsense_is_refused(base: Base) -> None:
     reading.gradients(torch.ones(5))
     with pytest.raises(ValueError, match="once"):
         reading.gradients(torch.ones(5))
+    study.read(own, SOURCES, TARGETS, smoothing=0.1)
+    with pytest.raises(ValueError, match="read last"):
+        reading.gradients(torch.ones(5))
     with pytest.raises(ValueError, match="longer than the model"):
         study.read(own, ["x" * 64], ["y"], smoothing=0.1)
     own.rows.append(10**6)

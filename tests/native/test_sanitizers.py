@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from edgeseq_core.model.base import Base
 from edgeseq_core.native.engine import NativeEngine
 from tests.contract.engines import INSTRUCTIONS, base_path
-from tests.native.drivers import build, write_calibrations, write_shape
+from tests.native.drivers import SOURCES, build, write_calibrations, write_shape
 
 FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer"]
 SANITIZERS = ("thread", "address")
@@ -63,3 +66,46 @@ def test_nothing_races_or_leaks_or_reads_beyond_its_end(
         timeout=200,
     )
     assert not made.returncode, made.stdout + made.stderr
+
+
+# Runs the tests of the learning step on a library of this process' choice.
+RUN = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("edgeseq_core.native._study", sys.argv[1])
+found = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(found)
+sys.modules[spec.name] = found
+import pytest
+sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", sys.argv[2]]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_learning_step_reads_and_writes_nothing_beyond_its_ends(tmp_path: Path) -> None:
+    pybind11, flags = pytest.importorskip("pybind11"), ["-fsanitize=address,undefined"]
+    compiler = need_sanitizer(flags, tmp_path)
+    files = sorted(map(str, (SOURCES.parent / "study").glob("*.cpp")))
+    includes = [pybind11.get_include(), sysconfig.get_paths()["include"]]
+    library = tmp_path / "_study.so"
+    command = [compiler, *FLAGS, *flags, "-std=c++17", "-fPIC", "-shared", "-fno-sanitize-recover"]
+    command += [f"-I{folder}" for folder in includes]  # without flags of a set: the plain one
+    subprocess.run([*command, *files, "-o", str(library)], check=True)
+    preload = [
+        subprocess.run(
+            [compiler, f"-print-file-name={name}"], capture_output=True, check=True, text=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libubsan.so", "libstdc++.so.6")
+    ]
+    tests = Path(__file__).with_name("test_native_learning.py")
+    made = subprocess.run(
+        [sys.executable, "-c", RUN, str(library), str(tests)],
+        env=os.environ
+        | {"LD_PRELOAD": " ".join(preload), "ASAN_OPTIONS": "detect_leaks=0"},  # Python's own
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=300,
+    )
+    assert not made.returncode, made.stdout + made.stderr
+    assert " passed" in made.stdout

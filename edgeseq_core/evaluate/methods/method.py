@@ -16,25 +16,21 @@ from edgeseq_core.settings import LearningSettings
 class Terms:
     """What all methods are given alike.
 
-    Each of them may take ``steps`` optimizer steps for each batch of ``batch`` new pairs, with as many
-    revisited pairs in each (``learning.replay_per_step``), and keep ``task_bytes`` a task beside the base,
-    for whatever it likes: a calibration, a buffer.
+    Each may keep ``task_bytes`` a task beside the base, for whatever it likes: a calibration, a buffer.
+    One that trains a whole model takes ``steps`` optimizer steps for each batch of ``batch`` new pairs, with
+    ``learning.replay_per_step`` revisited pairs in each: more CPU-seconds than EdgeSeq's own settings cost.
     """
 
     base: Base
     tasks: Sequence[str]  # of the stream
     learning: LearningSettings
     task_bytes: int
+    steps: int = 3
 
     @property
     def batch(self) -> int:
         """New pairs that come at once."""
         return self.learning.fresh_per_step
-
-    @property
-    def steps(self) -> int:
-        """One with the new pairs, then those that the product takes while nothing waits."""
-        return 1 + self.learning.rehearsals_per_step
 
 
 class Stored(NamedTuple):

@@ -93,7 +93,7 @@ class Learner {
         return out;
     }
 
-    // Summed losses, plain losses, tokens and exactness of each pair.
+    // The reading's number; summed losses, plain losses, tokens and exactness of each pair.
     py::tuple read(FloatArray theta, const std::vector<Numbers>& places, const Numbers& own, int rank,
                    int first_layer, FloatArray states, const std::vector<int>& source_lengths,
                    const std::vector<int>& own_inputs, const std::vector<std::vector<int>>& targets,
@@ -145,11 +145,11 @@ class Learner {
                 smooth += one_.losses[n], exactly += one_.plain[n], exact[b] = exact[b] && one_.right[n];
             losses.mutable_at(b) = smooth, plain.mutable_at(b) = exactly;
         }
-        return py::make_tuple(losses, plain, lengths, exact);
+        return py::make_tuple(++reading_, losses, plain, lengths, exact);
     }
 
-    FloatArray gradients(FloatArray pull) {
-        must(one_.read, "gradients are of the batch read last, once");
+    FloatArray gradients(int64_t reading, FloatArray pull) {
+        must(one_.read && reading == reading_, "gradients are of the batch read last, once");
         must(pull.size() == one_.batch.target.count(), "there is a pull for each pair");
         const float* of_pairs = pull.data();
         {
@@ -168,6 +168,7 @@ class Learner {
     std::vector<study::Linear*> linears_;
     size_t next_ = 0;
     int most_;
+    int64_t reading_ = 0;
 
     const FloatArray& array() {
         must(next_ < arrays_.size(), "there are fewer arrays than the network has");
