@@ -29,6 +29,7 @@ CONFIG_VARIABLE = "EDGESEQ_CONFIG"
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Positive = Annotated[int, Field(gt=0)]
+EngineChoice = Literal["auto", "native", "torch"]  # auto: native where it can serve the base
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 _PASSWORD = re.compile(r"(?<=://)([^/@]*:)?[^/@]*(?=@)")
 
@@ -146,7 +147,7 @@ class LearningSettings(Section):
 class PredictorSettings(Section):
     """Requests to replies."""
 
-    engine: Literal["auto", "native", "torch"] = "auto"  # auto: native where it can serve the base
+    engine: EngineChoice = "auto"  # the learner's gate scores with the same one
     instructions: str | None = None  # of the native engine; None: the best that the CPU has
     threads: Positive | Literal["auto"] = 1  # auto: one a CPU that the process may use
     tasks_budget_bytes: Positive = 12 << 20  # of tasks in memory; others are loaded when asked for

@@ -12,6 +12,7 @@ import structlog
 
 from edgeseq_core.clock import SystemClock
 from edgeseq_core.errors import ConfigError, MissingExtraError
+from edgeseq_core.native.engine import why_not
 from edgeseq_core.replay.buffer import PARTS
 from edgeseq_core.replay.connection import check_policy, check_store, connect
 from edgeseq_core.replay.redis import RedisStore
@@ -103,6 +104,9 @@ class LearnerService:
                 "correct it or kafka.partitions"
             )
         base = Base.load(settings.base.path)
+        reason = why_not(base.config)
+        if reason and settings.predictor.engine == "auto":
+            log.warning("PyTorch scores for the gate: the native engine cannot", reason=reason)
         self._client = connect(redis.url)
         check_policy(self._client, redis.declared_policy)
         check_store(self._client, prefix=redis.key_prefix, partitions=count)
@@ -118,6 +122,7 @@ class LearnerService:
             partition_count=count,
             clock=SystemClock(),
             observer=self._meter,
+            engine=settings.predictor.engine,
         )
         self._next_look = 0.0
 

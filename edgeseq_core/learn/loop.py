@@ -20,12 +20,12 @@ from edgeseq_core.errors import FencedError, SnapshotError, StateVersionError
 from edgeseq_core.keys import partition_of
 from edgeseq_core.learn import regime
 from edgeseq_core.learn.example import Example, read_example
+from edgeseq_core.learn.gate_engine import gate_engine
 from edgeseq_core.learn.learner import StepReport, TaskLearner
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.source_encoder import CachingEncoder
-from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.replay.buffer import Move, Part, ReplayBuffer, StepCommit, StoredPair
-from edgeseq_core.settings import LearningSettings
+from edgeseq_core.settings import EngineChoice, LearningSettings
 from edgeseq_core.snapshots.gate import SINCE_DRIFT, Gate, summary
 from edgeseq_core.snapshots.manifest import (
     GateReport,
@@ -116,13 +116,17 @@ class LearnerLoop:
         clock: Clock,
         observer: Observer | None = None,
         gates: bool = True,
+        engine: EngineChoice = "auto",
     ) -> None:
-        """``gates=False`` only learns: `rebuild` submits the candidates that a journal names."""
+        """``gates=False`` only learns: `rebuild` submits the candidates that a journal names.
+
+        ``engine``: which one scores for the gate, the one that serves.
+        """
         self._buffer, self._registry, self._base, self._config = buffer, registry, base, config
         self._partitions, self._count, self._clock = list(partitions), partition_count, clock
         self._observer, self._gates = observer, gates
         self._encoder = CachingEncoder(base, calibrated_layers=config.encoder_layers)
-        self._engine = TorchEngine(base, self._encoder)
+        self._engine = gate_engine(base, self._encoder, engine)
         self._gate = Gate(
             loss_clip=config.gate_loss_clip,
             loss_slack=config.gate_loss_slack,
@@ -393,10 +397,17 @@ class LearnerLoop:
 
     def _offer(self, name: str, task: _Task, learned: Sequence[Example]) -> GateEvent:
         """Quantize, score against the reference, and put candidate and verdict into the registry."""
-        payload = task.learner.payload()
-        self._engine.swap(CANDIDATE, CANDIDATE, payload)
-        candidate = _Rival(CANDIDATE)
-        return self._submit(name, task, payload, self._judge(task, candidate, learned), candidate)
+        payload, candidate = task.learner.payload(), _Rival(CANDIDATE)
+        try:
+            self._engine.swap(CANDIDATE, CANDIDATE, payload)
+        except SnapshotError as error:  # what the serving engine refuses, as numbers that are none
+            reference = task.reference.snapshot_id
+            report = GateReport(
+                verdict="hold", reasons=(str(error),), leads=False, reference_id=reference
+            )
+        else:
+            report = self._judge(task, candidate, learned)
+        return self._submit(name, task, payload, report, candidate)
 
     def _submit(
         self, name: str, task: _Task, payload: bytes, report: GateReport, candidate: _Rival

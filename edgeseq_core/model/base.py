@@ -7,22 +7,28 @@ from pathlib import Path
 import torch
 
 from edgeseq_core.errors import SnapshotError
-from edgeseq_core.model.base_file import BaseHeader, read_base
+from edgeseq_core.model.base_file import BaseHeader, StoredBase, read_base
 from edgeseq_core.model.edgeformer import EdgeFormer
 
 
 class Base:
-    """A frozen EdgeFormer; what is trained on it and what serves share these very values."""
+    """A frozen EdgeFormer; what is trained on it and what serves share these very values.
 
-    def __init__(self, header: BaseHeader, model: EdgeFormer) -> None:
-        self.header, self.model = header, model
+    ``stored``: the file that it was read from, for engines that compute with its int8; None for a base that
+    is being made.
+    """
+
+    def __init__(
+        self, header: BaseHeader, model: EdgeFormer, stored: StoredBase | None = None
+    ) -> None:
+        self.header, self.model, self.stored = header, model, stored
         self.config, self.vocabulary, self.digest = header.config, header.vocabulary, header.digest
 
     @classmethod
     def load(cls, path: Path | None = None) -> Base:
         """The base in a file (None: the shipped one); raises SnapshotError when it is none."""
-        header, tensors = read_base(path)
-        model = EdgeFormer(header.config)
+        stored, tensors = read_base(path)
+        model = EdgeFormer(stored.header.config)
         parameters = dict(model.named_parameters())
         if parameters.keys() != tensors.keys():
             raise SnapshotError(
@@ -33,4 +39,4 @@ class Base:
                 parameter.copy_(torch.from_numpy(tensors[name]))
         model.requires_grad_(False)
         model.eval()
-        return cls(header, model)
+        return cls(stored.header, model, stored)

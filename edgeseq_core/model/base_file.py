@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,13 @@ class BaseHeader:
     def record_digest(self) -> bytes:
         """8 bytes that name tokenizer and base in every stored pair."""
         return hashlib.sha256(f"{self.vocabulary.digest}:{self.digest}".encode()).digest()[:8]
+
+
+class StoredBase(NamedTuple):
+    """A base as it is stored: its header, and the whole file."""
+
+    header: BaseHeader
+    data: bytes
 
 
 def shipped_path() -> Path:
@@ -84,15 +91,16 @@ def read_header(path: Path | None = None) -> BaseHeader:
     return _header(header, digest)
 
 
-def read_base(path: Path | None = None) -> tuple[BaseHeader, dict[str, NDArray[np.float32]]]:
-    """Header and dequantised fp32 tensors of a base file (None: the shipped one)."""
-    header, raw = read_stored(path)
+def read_base(path: Path | None = None) -> tuple[StoredBase, dict[str, NDArray[np.float32]]]:
+    """A base file (None: the shipped one), and its dequantised fp32 tensors."""
+    stored = read_bytes(path)
+    raw = load(stored.data)
     tensors = {
         name: dequantize_rows(value, raw[name + SCALE]) if value.dtype == np.int8 else value
         for name, value in raw.items()
         if not name.endswith(SCALE)
     }
-    return header, tensors
+    return stored, tensors
 
 
 def read_stored(path: Path | None = None) -> tuple[BaseHeader, dict[str, NDArray[Any]]]:
@@ -101,10 +109,10 @@ def read_stored(path: Path | None = None) -> tuple[BaseHeader, dict[str, NDArray
     return header, load(data)
 
 
-def read_bytes(path: Path | None = None) -> tuple[BaseHeader, bytes]:
+def read_bytes(path: Path | None = None) -> StoredBase:
     """Header and the whole file, its arrays unread."""
     header, data, digest = _read(path)
-    return _header(header, digest), data
+    return StoredBase(_header(header, digest), data)
 
 
 def _read(path: Path | None) -> tuple[dict[str, Any], bytes, str]:

@@ -28,7 +28,7 @@ from edgeseq_core.engine import (
 )
 from edgeseq_core.errors import ConfigError, SnapshotError
 from edgeseq_core.model.answers import TEMPERATURE, Found, Hypothesis, generation
-from edgeseq_core.model.base_file import read_bytes
+from edgeseq_core.model.base_file import StoredBase, read_bytes
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.input_rows import InputRows
 from edgeseq_core.model.nearest import FEATURES, LAYERS, nearest
@@ -100,9 +100,13 @@ class NativeEngine:
     """
 
     def __init__(
-        self, path: Path | None = None, *, instructions: str | None = None, threads: int = 1
+        self,
+        base: Path | StoredBase | None = None,
+        *,
+        instructions: str | None = None,
+        threads: int = 1,
     ) -> None:
-        self._header, data = read_bytes(path)
+        self._header, data = base if isinstance(base, StoredBase) else read_bytes(base)
         reason = why_not(self._header.config)
         if reason:
             raise ConfigError(f"the native engine cannot serve this base: {reason}")

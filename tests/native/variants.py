@@ -53,7 +53,7 @@ def _made_over(
     path: Path, change: Callable[[Tensors, ModelConfig], Tensors], **fields: object
 ) -> Path:
     """The shipped weights, changed, and as new what they have nothing for."""
-    header, tensors = read_base()
+    (header, _), tensors = read_base()
     config = replace(header.config, **fields)  # type: ignore[arg-type]
     torch.manual_seed(0)
     new = {name: p.detach().numpy() for name, p in EdgeFormer(config).named_parameters()}
