@@ -22,13 +22,12 @@ struct Stored {
 
   // An fp32 array, taken out; None where there is none.
   py::object take(const std::string& name) {
-    const auto found = tensors.arrays.find(name);
-    if (found == tensors.arrays.end()) return py::none();
-    const Array array = std::move(found->second);
-    tensors.arrays.erase(found);
-    if (array.type != Array::Type::float32) throw Misfit(name + " is not fp32");
-    py::array_t<float> out(array.shape);
-    std::memcpy(out.mutable_data(), array.data, static_cast<size_t>(out.nbytes()));
+    Array* array = tensors.arrays.find(name);
+    if (!array || array->taken) return py::none();
+    array->taken = true;
+    if (array->type != Array::Type::float32) throw Misfit(name + " is not fp32");
+    py::array_t<float> out(std::vector<size_t>(array->shape.begin(), array->shape.begin() + array->dimensions));
+    std::memcpy(out.mutable_data(), array->data, static_cast<size_t>(out.nbytes()));
     return out;
   }
 

@@ -160,8 +160,8 @@ const uint8_t* Forward::reduce(const Linear& linear, size_t first, size_t end, s
     const Calibration* task = tasks_[segment.task];
     const Fitted* fitted = task ? task->at(linear) : nullptr;
     if (!fitted || !fitted->finish.low) continue;
-    const size_t own = fitted->finish.rank, from = fitted->part_of_block[first],
-                 to = fitted->part_of_block[end - 1] + 1u;
+    const size_t own = fitted->finish.rank, from = linear.part_of_block[first],
+                 to = linear.part_of_block[end - 1] + 1u;
     const size_t a_first = from * own / kLanes, a_end = padded(to * own, kLanes) / kLanes;
     const Finish* reduce = &fitted->reduce;
     kernels_.project({fitted->a.view(), a_first, a_end,
