@@ -22,8 +22,7 @@ Aligned<int32_t> sums(const Kernels& kernels, const Array& x, const Array& w) {
     for (size_t c = 0; c < columns; c++)
       codes[r * stride + c] = static_cast<uint8_t>(x.data[r * columns + c] + kernels.zero);
   Aligned<int32_t> found(rows * matrix.blocks() * kLanes);
-  kernels.sums({matrix.view(), 0, matrix.blocks(), codes.data(), stride, nullptr, rows, nullptr, nullptr, nullptr, 0,
-                nullptr, 0, nullptr, 0},
+  kernels.sums({matrix.view(), 0, matrix.blocks(), codes.data(), stride, nullptr, rows, nullptr, nullptr, nullptr, nullptr, 0},
                found.data());
   return found;
 }

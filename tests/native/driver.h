@@ -51,7 +51,7 @@ inline std::shared_ptr<Calibration> load_task(Engine& engine, const std::string&
   Tensors tensors(bytes);
   if (Array* place = tensors.arrays.find("place")) place->taken = true;  // Python reads it
   Reader read(std::move(tensors.arrays));
-  auto made = std::make_shared<Calibration>(engine.model, std::move(shape), read);
+  auto made = std::make_shared<Calibration>(engine.model, std::move(shape), read, engine.kernels.zero);
   engine.remember(*made);
   return made;
 }

@@ -43,8 +43,8 @@ struct Calibration::Scratch {
   std::vector<float> scale, bias;             // folded, of all parts
 };
 
-Calibration::Calibration(std::shared_ptr<const Model> of, CalibrationShape given, Reader& arrays)
-    : model(std::move(of)), shape(std::move(given)), fitted_(model->linears().size()) {
+Calibration::Calibration(std::shared_ptr<const Model> of, CalibrationShape given, Reader& arrays, int zero)
+    : model(std::move(of)), shape(std::move(given)), zero_(zero), fitted_(model->linears().size()) {
   const size_t d = model->shape.d_model;
   if (shape.encoder_layers > model->shape.encoder_layers) throw Misfit("it calibrates more layers than there are");
   if (!shape.rank || shape.rank > d) throw Misfit("its rank makes no sense");
@@ -119,6 +119,8 @@ void Calibration::fit(const Linear& linear, Reader& arrays, Scratch& scratch) {
     for (size_t i = 0; i < part.rows * shape.rank; i++) any |= static_cast<uint8_t>(b[i]);
     low |= any;
   }
+  if (low)
+    for (size_t i = 0; i < rows * rank; i++) out.b[i] = static_cast<int8_t>(out.b[i] + zero_);
   out.finish = linear.bare;  // where the task changes nothing, all tasks read the same numbers
   const auto changed = [&](const std::vector<float>& own, const float* base) {
     return !std::equal(own.data(), own.data() + rows, base);

@@ -39,7 +39,8 @@ struct TaskMemory {
 class Calibration {
  public:
   // Throws Misfit.  The model must outlive it.
-  Calibration(std::shared_ptr<const Model> model, CalibrationShape shape, Reader& arrays);
+  // `zero`: of the kernels that it is for.
+  Calibration(std::shared_ptr<const Model> model, CalibrationShape shape, Reader& arrays, int zero);
   Calibration(const Calibration&) = delete;
   Calibration& operator=(const Calibration&) = delete;
 
@@ -78,6 +79,7 @@ class Calibration {
   void read_factors(const Part&, const PartKeys&, Reader&, Scratch&) const;
   void read_rows(Reader&);
 
+  const int zero_;
   Arena arena_;  // of what it has of the base's uses
   std::vector<Fitted> fitted_;
   std::vector<int32_t> row_of_;  // of each symbol; -1: none

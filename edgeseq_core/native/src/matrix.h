@@ -66,8 +66,9 @@ class Aligned {
   size_t bytes() const { return size_ * sizeof(T); }
 
   // At least so many values; what was there is lost when it grows.
-  void reserve(size_t size) {
+  T* reserve(size_t size) {
     if (size > size_) *this = Aligned(size);
+    return data();
   }
 
  private:
@@ -124,6 +125,12 @@ class Matrix {
   void read_codes(size_t row, int zero, uint8_t* codes) const {
     const int8_t* group = &values_[place(row, 0)];
     for (size_t c = 0; c < columns_; c++) codes[c] = static_cast<uint8_t>(group[c / 4 * 64 + c % 4] + zero);
+  }
+
+  // Asks for rows [first, end), which are read next.
+  void prefetch(size_t first, size_t end) const {
+    const int8_t* last = &values_[place(padded(end, kLanes), 0)];
+    for (const int8_t* at = &values_[place(first / kLanes * kLanes, 0)]; at < last; at += 64) __builtin_prefetch(at);
   }
 
   PackedView view() const { return {values_.data(), offset_.data(), groups_}; }
