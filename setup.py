@@ -28,9 +28,12 @@ INSTRUCTIONS = {
     },
     "aarch64": {"isa_neon": ["-march=armv8.2-a+dotprod"]},
 }
-# Floats must have the same bits whatever is compiled: no fusing but what the source says.
-FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-fvisibility=hidden", "-g0", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
+# An answer's floats have the same bits whatever is compiled: no fusing but what the source says.
+EXACT = ["-ffp-contract=off"]
+# A learning step's are those of one kind of CPU, as PyTorch's are.
+FUSED = ["-ffp-contract=fast"]
 
 
 class BuildNative(build_ext):
@@ -71,16 +74,19 @@ def native() -> list[Extension]:
         from pybind11 import get_include
     except ImportError:
         return []
-    folder = Path("edgeseq_core", "native", "src")
     return [
         Extension(
-            "edgeseq_core.native._engine",
+            f"edgeseq_core.native.{name}",
             sources=sorted(map(str, folder.glob("*.cpp"))),
             depends=sorted(map(str, folder.glob("*.h"))),
             include_dirs=[get_include()],
-            extra_compile_args=FLAGS,
+            extra_compile_args=[*FLAGS, *flags],
             language="c++",
             optional=True,
+        )
+        for name, folder, flags in (
+            ("_engine", Path("edgeseq_core", "native", "src"), EXACT),
+            ("_study", Path("edgeseq_core", "native", "study"), FUSED),
         )
     ]
 

@@ -10,10 +10,11 @@ series that people annotated.  Of losses and errors only a rise is a drift, as i
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
@@ -25,6 +26,7 @@ from report import publish
 from river.drift import KSWIN, PageHinkley
 
 from edgeseq_core.learn.drift import DriftMonitor
+from edgeseq_core.learn.signals import LOSS
 from edgeseq_core.settings import LearningSettings
 
 SYNTHETIC_SEEDS = 10
@@ -105,6 +107,11 @@ class Tally:
         self.false += sum(at - before >= ONE_ALARM for before, at in apart)
         self.read += len(series.values)
 
+    def __add__(self, other: Tally) -> Tally:
+        """Both together."""
+        added = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        return Tally(**added)
+
     def row(self, where: str, detector: str) -> dict[str, Any]:
         delays = sorted(self.delays)
         return {
@@ -124,14 +131,15 @@ def alarms(detector: Callable[[], Detector], series: Series) -> list[int]:
     found: set[int] = set()
     for way in ways:
         made = detector()
-        found |= {at for at, value in enumerate(series.values) if made.update(way * value)}
+        told = ((at, value) for at, value in enumerate(series.values) if not math.isnan(value))
+        found |= {at for at, value in told if made.update(way * value)}
     return sorted(found)
 
 
 def groups(args: argparse.Namespace) -> Iterator[tuple[str, list[Series]]]:
     """Series by what a row of the table is about."""
     own = [
-        s
+        s[LOSS]
         for seed in range(1, args.seeds + 1)
         for s in recorded(args.folder, args.data, args.pairs, seed)
     ]

@@ -1,4 +1,4 @@
-"""Series whose changes are known: losses of the product's learner on drift streams, and those of river.
+"""Series whose changes are known: what the product's learner sees on drift streams, and river's.
 
 A recorded series does not depend on a detector: while it is recorded no drift is ever flagged, and up to a
 detector's first alarm the learner would have had these very losses.
@@ -7,7 +7,9 @@ detector's first alarm the learner would have had these very losses.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
@@ -19,9 +21,13 @@ from river.datasets import synth
 from river.drift import datasets as annotated
 from river.naive_bayes import GaussianNB
 
+from edgeseq_core.corpus.demo_dates import dates
+from edgeseq_core.corpus.demo_words import english_inflection, german_plurals
 from edgeseq_core.corpus.drift_streams import DRIFTS
-from edgeseq_core.corpus.streams import Size
+from edgeseq_core.corpus.examples import Example
+from edgeseq_core.corpus.streams import Pair, Size, split
 from edgeseq_core.learn.offline import OfflineLearner, learn_pairs
+from edgeseq_core.learn.signals import LOSS, UNIT
 from edgeseq_core.model.base import Base
 from edgeseq_core.settings import LearningSettings
 
@@ -30,6 +36,12 @@ HORIZON = 400  # values after an abrupt change in which an alarm is its detectio
 CHANGE_AT, SYNTH_VALUES = 1_000, 2_000
 AGREED = 10  # values: annotators who differ by less mean the same change
 STREAMS = ("date-order", "new-language", "slovene-reform", "accents")
+STILL: Mapping[str, Callable[[int], Sequence[Example]]] = {
+    "english-inflection": english_inflection,
+    "german-plurals": german_plurals,
+}
+LONGER = "longer words"
+SCRIPT = "new script"
 
 
 @dataclass(frozen=True)
@@ -50,35 +62,57 @@ class Series:
     both_ways: bool = False
 
 
-def recorded(folder: Path, data: Path, pairs: int, seed: int) -> Iterator[Series]:
-    """Losses of the offline learner on the product's own drift streams, nats a token, kept in ``folder``."""
-    for name in STREAMS:
-        stream = DRIFTS[name](data, Size(pairs=pairs, questions=1, seed=seed))
-        kept = folder / f"{name}-{pairs}-{seed}.json"
+def recorded(
+    folder: Path, data: Path, pairs: int, seed: int, *, streams: Sequence[str] = STREAMS
+) -> Iterator[dict[str, Series]]:
+    """What the offline learner sees on the product's own streams, by signal; kept in ``folder``."""
+    for name in streams:
+        phases, gradual = _phases(name, data, pairs, seed)
+        kept = folder / f"signals-{name.replace(' ', '-')}-{pairs}-{seed}.json"
         if not kept.exists():
-            kept.write_text(json.dumps(_losses(stream.phases, seed)))
-        values = json.loads(kept.read_text())
-        ends = list(accumulate(len(phase.train) for phase in stream.phases))
-        if stream.kind == "gradual":  # the whole slide is one change
-            changes = [Change(ends[0], len(values))]
+            kept.write_text(
+                json.dumps(_signals([pair for phase in phases for pair in phase], seed))
+            )
+        ends = list(accumulate(map(len, phases)))
+        if gradual:  # the whole slide is one change
+            changes = [Change(ends[0], ends[-1])]
         else:
             changes = [Change(end, min(end + HORIZON, ends[-1])) for end in ends[:-1]]
-        yield Series(name, values, changes)
+        found = json.loads(kept.read_text())
+        yield {signal: Series(name, values, changes) for signal, values in found.items()}
 
 
-def _losses(phases: Sequence[Any], seed: int) -> list[float]:
+def _phases(name: str, data: Path, pairs: int, seed: int) -> tuple[list[list[Pair]], bool]:
+    """Pairs by regime, and whether one slides into the other."""
+    if name in DRIFTS:
+        stream = DRIFTS[name](data, Size(pairs=pairs, questions=1, seed=seed))
+        return [list(phase.train) for phase in stream.phases], stream.kind == "gradual"
+    if name in STILL:
+        return [[(e.source, e.target) for e in STILL[name](seed)[:pairs]]], False
+    if name == SCRIPT:
+        return [
+            split(dates(seed, locales=(of,)), pairs // 2, 1)[0] for of in ("en_US", "ko")
+        ], False
+    # The rule stays, the words change: the shorter half of them, then the longer half.
+    still, rng = [(e.source, e.target) for e in german_plurals(seed)[:pairs]], random.Random(seed)
+    still.sort(key=lambda pair: (len(pair[0]), pair))
+    halves = [still[: pairs // 2], still[pairs // 2 :]]
+    for half in halves:
+        rng.shuffle(half)
+    return halves, False
+
+
+def _signals(pairs: Sequence[Pair], seed: int) -> dict[str, list[float]]:
+    """Signal -> its value for each pair; NaN before a task has a place to be distant from."""
     learner = OfflineLearner(Base.load(), LearningSettings(seed=seed, drift_delta=NO_DRIFT))
-    (task,) = {phase.task for phase in phases}
-    pairs = [pair for phase in phases for pair in phase.train]
-    last = None
-    found: list[float] = []
-    for progress in learn_pairs(learner, task, pairs):
-        if progress.turn is not last:  # the last turn is told twice
-            found += [score.loss / score.tokens for score in progress.turn.step.scores]
-        last = progress.turn
-    if len(found) != len(pairs):
-        raise SystemExit(f"{len(found)} losses of {len(pairs)} pairs")
-    return found
+    for progress in learn_pairs(learner, "task", pairs):
+        task = progress.turn.learner
+    kept, values = task.signals.to_state()
+    ends = list(accumulate(kept["counts"].values()))
+    found = {LOSS: task.drift.values}
+    for signal, end in zip(kept["counts"], ends, strict=True):
+        found[signal] = (UNIT * values[end - kept["counts"][signal] : end]).tolist()
+    return {signal: [math.nan] * (len(pairs) - len(of)) + of for signal, of in found.items()}
 
 
 CONCEPTS: Mapping[str, Any] = {

@@ -93,6 +93,7 @@ class LearnerSettings(Section):
 class LearningSettings(Section):
     """What shapes learning and its gate: all that a snapshot's content depends on, kept in its manifest."""
 
+    engine: EngineChoice = "auto"  # computes the steps; what auto settled on is in the manifests
     seed: int = 1
     rank: int = 8
     encoder_layers: int = 1  # calibrated at first, counted from the top; all once a task needs it
@@ -161,6 +162,20 @@ class PredictorSettings(Section):
     champions_poll_ms: Positive = 50
 
 
+class ConsolidatorSettings(Section):
+    """When `edgeseq up` consolidates the base by itself; off, because it takes CPU and memory."""
+
+    automatic: bool = False
+    hours_between: Annotated[float, Field(ge=0)] = 24.0  # from a base that was judged to the next
+    flat_looks: Positive = 3  # of 200 pairs each, at which a task's loss fell no further
+    least_tasks: Positive = 2  # that are so
+    least_pairs: Positive = 1_000  # learnt by all tasks since the last one
+    quiet_s: Annotated[float, Field(ge=0)] = 60.0  # no pair waits or is learnt before it starts
+    cpu_s: Annotated[float, Field(gt=0)] = 300.0  # CPU-seconds of training
+    folder: Path | None = None  # of the bases that it makes; `edgeseq up` names it
+    http_port: Port = 9104
+
+
 class HttpSettings(Section):
     """Metrics and health; other machines see them only when an operator asks for it."""
 
@@ -188,6 +203,7 @@ class Settings(BaseSettings):
     learner: LearnerSettings = LearnerSettings()
     learning: LearningSettings = LearningSettings()
     predictor: PredictorSettings = PredictorSettings()
+    consolidator: ConsolidatorSettings = ConsolidatorSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
 

@@ -20,7 +20,7 @@ from .cli.store import open_store
 
 
 def consolidate_stored_base(
-    out: Path, *, cpu_s: float, settings: Settings, directory: Path | None
+    out: Path, *, run: ConsolidationSettings, settings: Settings, directory: Path | None
 ) -> Iterator[Outcome | TaskChange]:
     """Consolidate the base that ``base.path`` names into ``out``: the outcome, then what became of each task.
 
@@ -33,7 +33,7 @@ def consolidate_stored_base(
             kept_tasks(store.buffer, store.registry, base, partitions=store.partitions),
             base,
             out,
-            settings=ConsolidationSettings(cpu_s=cpu_s),
+            settings=run,
             learning=settings.learning,
         )
         yield outcome

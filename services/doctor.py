@@ -168,7 +168,8 @@ def _skew_ms(server_time: Callable[[], Any]) -> float:
 
 
 def _services(settings: Settings) -> Iterator[Finding]:
-    for name in _SERVICES:
+    wanted = (*_SERVICES, "consolidator") if settings.consolidator.automatic else _SERVICES
+    for name in wanted:
         port = getattr(settings, name).http_port
         url = f"http://{LOOPBACK}:{port}/readyz"
         try:

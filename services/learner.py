@@ -12,6 +12,7 @@ import structlog
 
 from edgeseq_core.clock import SystemClock
 from edgeseq_core.errors import ConfigError, MissingExtraError
+from edgeseq_core.native import learning
 from edgeseq_core.native.engine import why_not
 from edgeseq_core.replay.buffer import PARTS
 from edgeseq_core.replay.connection import check_policy, check_store, connect
@@ -26,6 +27,7 @@ try:
     import torch
 
     from edgeseq_core.learn.loop import LearnerLoop, Turn
+    from edgeseq_core.learn.signals import LOSS
     from edgeseq_core.model.base import Base
 except ImportError as error:
     raise MissingExtraError(
@@ -60,8 +62,7 @@ class MeteredTurns:
             )
         to.prequential_loss.labels(task).set(progress.prequential_loss)
         to.prequential_accuracy_ratio.labels(task).set(progress.prequential_exact)
-        to.drift_statistic.labels(task).set(turn.learner.drift.statistic)
-        to.drift_flag.labels(task).set(turn.drifted)
+        self._signals(turn)
         size = turn.learner.size()
         to.calibration_base_ratio.labels(task).set(size["percent_of_base"] / 100)
         to.calibrated_encoder_layers.labels(task).set(size["encoder_layers"])
@@ -69,9 +70,6 @@ class MeteredTurns:
             log.info(
                 "calibration_grew", task=turn.task, step=progress.step, why=turn.step.grown, **size
             )
-        if turn.step.drift:
-            to.drifts.labels(task).inc()
-            log.warning("drift", task=turn.task, step=progress.step)
         if turn.gate is None:
             return
         report = turn.gate.report
@@ -90,6 +88,31 @@ class MeteredTurns:
             reasons=report.reasons,
         )
 
+    def _signals(self, turn: Turn) -> None:
+        """What the drift detectors say; the loss makes the task adapt, the others only report."""
+        to, task, learner = self._to, self._to.task(turn.task), turn.learner
+        for signal, statistic in learner.statistics.items():
+            to.drift_statistic.labels(task, signal).set(statistic)
+            to.drift_alarms.labels(task, signal)  # shown as 0 before the first
+        for signal, since in learner.changed_since.items():
+            to.drift_since_pairs.labels(task, signal).set(since)
+        to.drift_flag.labels(task).set(turn.drifted)
+        step = learner.progress.step
+        if turn.step.drift:
+            to.drifts.labels(task).inc()
+            to.drift_alarms.labels(task, LOSS).inc()
+            log.warning("drift", task=turn.task, step=step, signal=LOSS)
+        for signal, ago in turn.step.changed.items():
+            to.drift_alarms.labels(task, signal).inc()
+            log.warning(
+                "signal_changed",
+                task=turn.task,
+                step=step,
+                signal=signal,
+                pairs_ago=ago,
+                mean=round(learner.statistics[signal], 4),
+            )
+
 
 class LearnerService:
     """Wires the loop of the core to settings, Redis and metrics."""
@@ -107,6 +130,9 @@ class LearnerService:
         reason = why_not(base.config)
         if reason and settings.predictor.engine == "auto":
             log.warning("PyTorch scores for the gate: the native engine cannot", reason=reason)
+        reason = learning.why_not(base.config)
+        if reason and settings.learning.engine == "auto":
+            log.warning("PyTorch computes the steps: the native engine cannot", reason=reason)
         self._client = connect(redis.url)
         check_policy(self._client, redis.declared_policy)
         check_store(self._client, prefix=redis.key_prefix, partitions=count)

@@ -21,7 +21,7 @@ from edgeseq_core.settings import Settings, load_settings
 from edgeseq_core.telemetry import logs
 from edgeseq_core.telemetry.health import Health, HealthServer
 
-ServiceName = Literal["consumer", "learner", "predictor"]
+ServiceName = Literal["consumer", "learner", "predictor", "consolidator"]
 MAIN_LOOP = "main"
 EXIT_DEFECT = 70
 _RETRY_FIRST_S = 0.1

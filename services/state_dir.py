@@ -44,6 +44,11 @@ class StateDir:
         return self.path / "store"
 
     @property
+    def bases(self) -> Path:
+        """What the consolidator makes."""
+        return self.path / "bases"
+
+    @property
     def _endpoints(self) -> Path:
         return self.path / "endpoints.json"
 

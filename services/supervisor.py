@@ -9,16 +9,16 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from edgeseq_core.errors import ConfigError, EdgeSeqError, ServiceError
 
 from .embedded.process import last_line, spawn
 
-State = Literal["waiting", "starting", "running", "failed", "stopped"]
+State = Literal["waiting", "starting", "running", "failed", "held", "stopped"]
 _TICK_S = 0.05
 
 
@@ -45,10 +45,20 @@ class Child:
 
     name: str
     command: Callable[[], Sequence[str]]  # asked at each start
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Callable[[], Mapping[str, str]] = dict  # asked always: once it differs, it is restarted
     unready: Callable[[], str] = lambda: ""  # why it is not ready; empty when it is
     prepare: Callable[[], object] = lambda: None  # done each time it has become ready
     grace_s: float = 10.0  # from SIGTERM to SIGKILL
+
+
+class Keeper(Protocol):
+    """Holds children back for a while; called by the supervisor's thread."""
+
+    def held_back(self) -> Collection[str]:
+        """Names of children that must not run now."""
+
+    def all_stopped(self) -> None:
+        """None of them runs any more."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class _Watched:
         self.log = log
         self.state: State = "stopped"
         self.process: subprocess.Popen[bytes] | None = None
+        self.env: Mapping[str, str] = {}  # that it was started with
         self.restarts = 0
         self.failures = 0  # in a row, each within the stable time
         self.started_s = 0.0
@@ -90,7 +101,9 @@ class Supervisor:
         logs: Path,
         backoff: Backoff | None = None,
         on_event: Callable[[str], None] = lambda _sentence: None,
+        keeper: Keeper | None = None,
     ) -> None:
+        self._keeper = keeper
         self._tiers = [[_Watched(c, logs / f"{c.name}.log") for c in tier] for tier in tiers]
         self._all = [watched for tier in self._tiers for watched in tier]
         self._backoff = backoff or Backoff()
@@ -148,6 +161,8 @@ class Supervisor:
             self._started.set()
         try:
             while not self._stopping.wait(_TICK_S):
+                if self._keeper is not None:
+                    self._hold_back(self._keeper)
                 for watched in self._all:
                     self._watch(watched)
         finally:  # whatever happens, services drain while broker and store still run
@@ -174,9 +189,33 @@ class Supervisor:
                     )
 
     def _spawn(self, watched: _Watched) -> None:
-        watched.process = spawn(watched.child.command(), log=watched.log, env=watched.child.env)
+        watched.env = watched.child.env()
+        watched.process = spawn(watched.child.command(), log=watched.log, env=watched.env)
         watched.started_s = time.monotonic()
         watched.state = "starting"
+
+    def _hold_back(self, keeper: Keeper) -> None:
+        """Stop those that must not run now, and start them once they may."""
+        names = keeper.held_back()
+        back = [w for w in self._all if w.child.name in names and w.state not in ("held", "failed")]
+        if back:
+            self._stop(back)
+            for watched in back:
+                watched.state = "held"
+            keeper.all_stopped()
+        for watched in self._all:
+            if watched.state == "held" and watched.child.name not in names:
+                self._start_again(watched)
+            elif watched.state == "running" and watched.child.env() != watched.env:
+                self._stop([watched])
+                self._start_again(watched)
+
+    def _start_again(self, watched: _Watched) -> None:
+        """At once, without counting it as a restart."""
+        try:
+            self._spawn(watched)
+        except EdgeSeqError as error:
+            self._died(watched, str(error), time.monotonic())
 
     def _watch(self, watched: _Watched) -> None:
         now = time.monotonic()

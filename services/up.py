@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgeseq_core.errors import ServiceError, StoreError
 from edgeseq_core.replay.connection import check_policy, connect, store_errors
-from edgeseq_core.settings import Settings, load_settings
+from edgeseq_core.settings import Section, Settings, load_settings
 from edgeseq_core.streams.topics import create_topics
 
 from .embedded.broker import broker_binary, broker_command
@@ -24,6 +24,7 @@ from .embedded.ports import LOOPBACK, claim_port, free_port, is_listening
 from .embedded.process import resident_bytes
 from .embedded.store import store_binary, store_command
 from .embedded.topics import create_on_empty_broker
+from .present_base import PresentBase
 from .runtime import ServiceName
 from .state_dir import Endpoints, StateDir, default_directory
 from .supervisor import Backoff, Child, Supervisor
@@ -116,30 +117,38 @@ def up(
         redis = chosen.redis.url
     state = StateDir(directory or default_directory())
     with _ReleasedOnError(state):
-        tiers: list[list[Child]] = []
+        store_port = embedded_port = 0
         if redis is None:
             store_binary()
-            port = _usual_or_free(_STORE_PORT)
-            redis = f"redis://{LOOPBACK}:{port}/0"
-            tiers.append([_store(port, state.store, redis)])
+            store_port = _usual_or_free(_STORE_PORT)
+            redis = f"redis://{LOOPBACK}:{store_port}/0"
         else:
             _check_store(redis, chosen)
-        embedded_port = 0
         if kafka is None:
             broker_binary()
             embedded_port = _usual_or_free(_BROKER_PORT)
             kafka = f"{LOOPBACK}:{embedded_port}"
+        names = services
+        if services and chosen.consolidator.automatic:
+            names = (*services, "consolidator")
         endpoints = Endpoints(
-            kafka=kafka, redis=redis, http={name: _http_port(chosen, name) for name in services}
+            kafka=kafka, redis=redis, http={name: _http_port(chosen, name) for name in names}
         )
-        resolved = _with_endpoints(chosen, endpoints)
+        resolved = _with_endpoints(chosen, endpoints, bases=state.bases)
+        base, tiers = PresentBase(resolved, state.bases, on_event=on_event), list[list[Child]]()
+        if store_port:
+            tiers.append([_store(store_port, state.store, redis, prepare=base.settle)])
+        else:
+            base.settle()
         if embedded_port:
             on_event(MEMORY_NOTICE)
             tiers.append([_broker(embedded_port, resolved)])
         else:
             create_topics(resolved.kafka)
-        tiers.append([_service(name, resolved) for name in services])
-        supervisor = Supervisor(tiers, logs=state.logs, backoff=backoff, on_event=on_event)
+        tiers.append([_service(name, resolved, base) for name in names])
+        supervisor = Supervisor(
+            tiers, logs=state.logs, backoff=backoff, on_event=on_event, keeper=base
+        )
         supervisor.start(timeout_s=start_timeout_s)
         state.publish(endpoints)
     return Instance(
@@ -180,14 +189,16 @@ def _http_port(settings: Settings, name: ServiceName) -> int:
     return _usual_or_free(port)
 
 
-def _with_endpoints(settings: Settings, endpoints: Endpoints) -> Settings:
+def _with_endpoints(settings: Settings, endpoints: Endpoints, *, bases: Path) -> Settings:
     """The settings that the children get."""
-    changed: dict[str, object] = {
+    changed: dict[str, Section] = {
         "kafka": settings.kafka.model_copy(update={"bootstrap": endpoints.kafka}),
         "redis": settings.redis.model_copy(update={"url": endpoints.redis}),
+        "consolidator": settings.consolidator.model_copy(update={"folder": bases}),
     }
     for name, port in endpoints.http.items():
-        changed[name] = getattr(settings, name).model_copy(update={"http_port": port})
+        section = changed.get(name, getattr(settings, name))
+        changed[name] = section.model_copy(update={"http_port": port})
     return settings.model_copy(update=changed)
 
 
@@ -202,11 +213,12 @@ def _broker(port: int, settings: Settings) -> Child:
     )
 
 
-def _store(port: int, directory: Path, url: str) -> Child:
+def _store(port: int, directory: Path, url: str, *, prepare: Callable[[], object]) -> Child:
     return Child(
         name="store",
         command=lambda: store_command(port, directory),
         unready=lambda: _store_unready(url),
+        prepare=prepare,
         grace_s=20,
     )
 
@@ -229,13 +241,13 @@ def _check_store(url: str, settings: Settings) -> None:
         check_policy(client, settings.redis.declared_policy)
 
 
-def _service(name: ServiceName, settings: Settings) -> Child:
+def _service(name: ServiceName, settings: Settings, base: PresentBase) -> Child:
     port = getattr(settings, name).http_port
     command = [sys.executable, "-P", "-m", f"edgeseq_services.{name}"]
     return Child(
         name=name,
         command=lambda: command,
-        env={"OMP_NUM_THREADS": "1", **settings.as_environment()},
+        env=base.environment,
         unready=lambda: _service_unready(port),
         grace_s=15,
     )

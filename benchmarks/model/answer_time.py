@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 
 from edgeseq_core.model.edgeformer import BaseWeights, EdgeFormer
+from edgeseq_core.model.layout import ROWS
 from edgeseq_core.text.vocabulary import BOS, FIRST_BYTE
 
 TOKENS = 16  # of the source, and of the answer
@@ -28,7 +29,7 @@ def answer_s(model: EdgeFormer, rows: int) -> float:
     for _ in range(TOKENS):
         start = cache.length
         hidden = model.decode(token, memory, weights, cache)
-        token = model.output.scores(hidden, memory.copyable, weights, start).argmax(-1)
+        token = model.output.scores(hidden, memory.copyable, weights, start, ROWS).argmax(-1)
     return time.thread_time() - began
 
 

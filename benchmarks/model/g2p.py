@@ -37,6 +37,7 @@ from edgeseq_core.learn.example import Example  # noqa: E402
 from edgeseq_core.learn.learner import TaskLearner  # noqa: E402
 from edgeseq_core.model.base import Base  # noqa: E402
 from edgeseq_core.model.source_encoder import CachingEncoder  # noqa: E402
+from edgeseq_core.model.study import TorchStudy  # noqa: E402
 from edgeseq_core.model.torch_engine import TorchEngine  # noqa: E402
 from edgeseq_core.settings import LearningSettings  # noqa: E402
 
@@ -88,8 +89,8 @@ def taught(base: Base, task: str, train: Pairs, cpu_s: float, seed: int) -> tupl
         averaging=0.98,
         loss_clip=1e9,  # the pairs are clean
     )
-    encoder = CachingEncoder(base, calibrated_layers=settings.encoder_layers)
-    learner = Scheduled(base, task, settings, encoder)
+    study = TorchStudy(base, CachingEncoder(base, calibrated_layers=settings.encoder_layers))
+    learner = Scheduled(base, task, settings, study)
     pairs, used = shuffled(train, seed), 0.0
     while used < cpu_s:
         examples = [

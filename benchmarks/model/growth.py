@@ -33,6 +33,7 @@ from edgeseq_core.learn.example import Example  # noqa: E402
 from edgeseq_core.learn.learner import StepReport, TaskLearner  # noqa: E402
 from edgeseq_core.model.base import Base  # noqa: E402
 from edgeseq_core.model.source_encoder import CachingEncoder  # noqa: E402
+from edgeseq_core.model.study import TorchStudy  # noqa: E402
 from edgeseq_core.model.torch_engine import TorchEngine  # noqa: E402
 from edgeseq_core.settings import LearningSettings  # noqa: E402
 
@@ -62,8 +63,8 @@ def measured(
 ) -> Row:
     """One learner over a task's stream: one row of the table."""
     train, held_out = pairs
-    encoder = CachingEncoder(base, calibrated_layers=settings.encoder_layers)
-    learner = TaskLearner(base, task, settings, encoder)
+    study = TorchStudy(base, CachingEncoder(base, calibrated_layers=settings.encoder_layers))
+    learner = TaskLearner(base, task, settings, study)
     draw, seen, used, grown_at = random.Random(settings.seed), 0, 0.0, ""
     row: Row = {"task": task, "calibration": name}
     for point in POINTS:
@@ -150,8 +151,8 @@ def main() -> None:
         parser.error(f"no such tasks: {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
     base, size, seed = Base.load(), args.held_out, args.seed
-    encoder = CachingEncoder(base, calibrated_layers=1)
-    warm_up = TaskLearner(base, "warm-up", LearningSettings(), encoder)
+    study = TorchStudy(base, CachingEncoder(base, calibrated_layers=1))
+    warm_up = TaskLearner(base, "warm-up", LearningSettings(), study)
     step(warm_up, [("torch's first call", "is slow")], [])
     notes = (
         f"Accuracy: exact match on {size} held-out pairs, in %, after so many pairs. Prequential: the same "

@@ -37,7 +37,9 @@ from edgeseq_core.model.batch import pad  # noqa: E402
 from edgeseq_core.model.calibrated_weights import MergedWeights  # noqa: E402
 from edgeseq_core.model.edgeformer import Memory  # noqa: E402
 from edgeseq_core.model.front import TextFront  # noqa: E402
+from edgeseq_core.model.learning_weights import LearningWeights  # noqa: E402
 from edgeseq_core.model.sites import Weights  # noqa: E402
+from edgeseq_core.model.study import TorchStudy  # noqa: E402
 from edgeseq_core.model.torch_engine import teacher_forced  # noqa: E402
 from edgeseq_core.settings import LearningSettings  # noqa: E402
 from edgeseq_core.text.vocabulary import BOS, EOS, SymbolTable  # noqa: E402
@@ -70,7 +72,7 @@ class OwnInputs:
     def encode(
         self, sources: Sequence[str], tables: Sequence[SymbolTable], weights: Weights
     ) -> Memory:
-        assert isinstance(weights, MergedWeights)
+        assert isinstance(weights, MergedWeights | LearningWeights)
         model, d = self._base.model, self._base.config.d_model
         x, real = self._front.read(sources)
         tokens = [[*self._symbols.of_source(source), EOS] for source in sources]
@@ -79,6 +81,9 @@ class OwnInputs:
         x = x + F.embedding(rows, own, padding_idx=0) * math.sqrt(d)
         x = model.run_encoder(x, real, weights, range(self._base.config.encoder_layers))
         return model.memorize(x, real, weights, model.output.symbols(sources, tables))
+
+    def forget(self) -> None:
+        """Nothing is kept."""
 
 
 def taught(
@@ -89,7 +94,7 @@ def taught(
         seed=seed, encoder_layers=base.config.encoder_layers, averaging=0.98, loss_clip=1e9
     )
     encoder = OwnInputs(base, kind, (source for source, _ in train))
-    learner = Bare(base, task, settings, encoder)
+    learner = Bare(base, task, settings, TorchStudy(base, encoder))
     for tensors in (learner.calibration.tensors, learner.average):
         tensors["variant"] = torch.zeros(encoder.rows, base.config.d_model)
     pairs, used = shuffled(train, seed), 0.0
@@ -105,7 +110,7 @@ def taught(
 
 
 @torch.no_grad()
-def scored(learner: Scheduled, pairs: Pairs) -> tuple[float, float]:
+def scored(learner: Scheduled, encoder: OwnInputs, pairs: Pairs) -> tuple[float, float]:
     """Exact answers in %, and nats a token."""
     own = learner.averaged()
     weights, scores = MergedWeights(own), []
@@ -113,7 +118,7 @@ def scored(learner: Scheduled, pairs: Pairs) -> tuple[float, float]:
         some = pairs[at : at + 100]
         target = pad([[BOS, *own.table.encode(text), EOS] for _, text in some])
         sources, tables = [source for source, _ in some], [own.table] * len(some)
-        memory = learner.encoder.encode(sources, tables, weights)
+        memory = encoder.encode(sources, tables, weights)
         said: Tensor = learner.base.model.scores(target[:, :-1], memory, weights)
         scores += teacher_forced(said, target[:, 1:])
     nats = sum(score.loss for score in scores) / sum(score.tokens for score in scores)
@@ -138,7 +143,7 @@ def main() -> None:
             found, steps = [], []
             for seed in map(int, args.seeds.split(",")):
                 learner, encoder = taught(base, language, kind, train, args.cpu_s, seed)
-                found.append(scored(learner, dev[:HELD_OUT]))
+                found.append(scored(learner, encoder, dev[:HELD_OUT]))
                 steps.append(learner.progress.step)
             row: dict[str, object] = {
                 "language": language,

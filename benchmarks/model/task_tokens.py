@@ -44,6 +44,7 @@ from edgeseq_core.model.edgeformer import Memory  # noqa: E402
 from edgeseq_core.model.front import TextFront  # noqa: E402
 from edgeseq_core.model.sites import Weights  # noqa: E402
 from edgeseq_core.model.source_encoder import CachingEncoder, SourceEncoder  # noqa: E402
+from edgeseq_core.model.study import TorchStudy  # noqa: E402
 from edgeseq_core.model.torch_engine import teacher_forced  # noqa: E402
 from edgeseq_core.settings import LearningSettings  # noqa: E402
 from edgeseq_core.text.vocabulary import BOS, EOS, FIRST_CHARACTER, SymbolTable  # noqa: E402
@@ -60,6 +61,7 @@ class Placed:
     def __init__(self, weights: Weights, tokens: Tensor) -> None:
         self._weights, self._tokens = weights, tokens
         self.project, self.frozen_layers = weights.project, weights.frozen_layers
+        self.layout = weights.layout
         self.embed, self.logits, self.own_inputs = weights.embed, weights.logits, weights.own_inputs
 
     def task(self, rows: int) -> tuple[Tensor, Tensor]:
@@ -81,11 +83,15 @@ class BeforeTheSource:
         model, (tokens, _) = self._base.model, weights.task(len(sources))
         x, real = self._front.read(sources)
         count = tokens.shape[1]
+        tokens = tokens.expand(len(x), -1, -1)
         x = torch.cat([tokens * math.sqrt(self._base.config.d_model), x], 1)
         seen = torch.cat([real.new_ones(len(real), count), real], 1)
         x = model.run_encoder(x, seen, weights, range(self._base.config.encoder_layers))[:, count:]
         weights = Placed(weights, model.task_tokens.expand(len(sources), -1, -1))
         return model.memorize(x, real, weights, model.output.symbols(sources, tables))
+
+    def forget(self) -> None:
+        """Nothing is kept."""
 
 
 class ThroughABlock:
@@ -98,11 +104,15 @@ class ThroughABlock:
         self._plain = CachingEncoder(base, calibrated_layers=calibrated_layers)
         self.read = torch.empty(0)  # [B, K, D], what came of the tokens for the last sources
 
+    def forget(self) -> None:
+        self._plain.forget()
+
     def encode(
         self, sources: Sequence[str], tables: Sequence[SymbolTable], weights: Weights
     ) -> Memory:
         memory = self._plain.encode(sources, tables, weights)
-        model, site, tokens = self._base.model, self.SITE, weights.task(len(sources))[0]
+        model, site = self._base.model, self.SITE
+        tokens = weights.task(len(sources))[0].expand(len(sources), -1, -1)
         q = model._heads(weights.project(model.norms.before(tokens, site), site, "q"))
         k, v, count = memory.keys[0], memory.values[0], tokens.shape[1]
         mixed = model.cross.attend(q, k, v, memory.mask, start=0, unplaced=count)
@@ -123,12 +133,13 @@ class Diverging(TaskLearner):
 
     def _loss(self, logits: Tensor, wanted: Tensor, on: Tensor) -> Tensor:
         loss = super()._loss(logits, wanted, on)
-        assert isinstance(self.encoder, ThroughABlock)
-        own = self.encoder.read
+        encoder = self.study.encoder
+        assert isinstance(encoder, ThroughABlock)
+        own = encoder.read
         sources = random.Random(self.progress.step).sample(self.others, OTHERS)
         tables = [self.calibration.table] * OTHERS
-        self.encoder.encode(sources, tables, MergedWeights(self.calibration))
-        read = torch.cat([own, self.encoder.read]).mean(1)
+        encoder.encode(sources, tables, MergedWeights(self.calibration))
+        read = torch.cat([own, encoder.read]).mean(1)
         head = self.calibration.tensors["head"]
         said = F.layer_norm(read, read.shape[1:]) @ head[:-1] + head[-1]
         is_own = (torch.arange(len(said)) < len(own)).float()
@@ -161,7 +172,7 @@ class Taught:
             some = pairs[at : at + 64]
             target = pad([[BOS, *own.table.encode(text), EOS] for _, text in some])
             sources, tables = [source for source, _ in some], [own.table] * len(some)
-            memory = self.learner.encoder.encode(sources, tables, weights)
+            memory = self.learner.study.encoder.encode(sources, tables, weights)
             scores = self.learner.base.model.scores(target[:, :-1], memory, weights)
             right += sum(score.exact for score in teacher_forced(scores, target[:, 1:]))
         return right / len(pairs)
@@ -184,7 +195,7 @@ def made(base: Base, way: str, task: Task, others: Sequence[str], seed: int) -> 
     else:
         encoder = ThroughABlock(base, calibrated_layers=depth)
     kind = Diverging if way == "block, divergence" else TaskLearner
-    learner = kind(base, task.name, settings, encoder)
+    learner = kind(base, task.name, settings, TorchStudy(base, encoder))
     own = learner.calibration.tensors
     if way == "encoder":
         draw = random.Random(seed)

@@ -51,6 +51,7 @@ from edgeseq_core.engine import PairRow  # noqa: E402
 from edgeseq_core.evaluate.floors import SuffixRules, accuracy, copy_source  # noqa: E402
 from edgeseq_core.learn.example import Example  # noqa: E402
 from edgeseq_core.learn.learner import TaskLearner  # noqa: E402
+from edgeseq_core.learn.studies import settled, study_on  # noqa: E402
 from edgeseq_core.model.base import Base  # noqa: E402
 from edgeseq_core.model.base_file import write_base  # noqa: E402
 from edgeseq_core.model.batch import pad  # noqa: E402
@@ -99,9 +100,10 @@ class Calibrated:
     """The product's learner on the frozen base."""
 
     def __init__(self, base: Base, task: str, settings: LearningSettings) -> None:
+        settings = settled(base, settings)
         encoder = CachingEncoder(base, calibrated_layers=settings.encoder_layers)
         self.base, self.task = base, task
-        self.learner = TaskLearner(base, task, settings, encoder)
+        self.learner = TaskLearner(base, task, settings, study_on(base, settings, encoder))
 
     def step(self, fresh: Pairs, revisited: Pairs) -> None:
         examples = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,9 @@ from edgeseq_core.learn.consolidation_tasks import Kept
 from edgeseq_core.learn.consolidation_trials import Made, Trial, trials
 from edgeseq_core.learn.loop import LearnerLoop
 from edgeseq_core.model.base import Base
+from edgeseq_core.model.base_growth import widen_ffns
 from edgeseq_core.model.calibration import Calibration
+from edgeseq_core.model.growth import carry
 from edgeseq_core.replay.buffer import ReplayBuffer
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.snapshots.registry import SnapshotRegistry
@@ -73,16 +75,30 @@ def trained(
     settings: ConsolidationSettings,
     clock: Callable[[], float] = time.process_time,
 ) -> Consolidation:
-    """A run over the tasks, at its end."""
+    """A run over the tasks, at its end; raises ConfigError when the base cannot be widened as asked."""
     champions = {
         kept.task: Calibration.from_payload(kept.payload, base.model, base.vocabulary, base.digest)
         for kept in tasks
     }
+    if settings.encoder_ffn is not None:
+        base, champions = widened(base, champions, settings.encoder_ffn)
     run = Consolidation(
         base, champions, {kept.task: kept.replay for kept in tasks}, settings, cpu_clock=clock
     )
     run.run()
     return run
+
+
+def widened(
+    base: Base, champions: Mapping[str, Calibration], encoder_ffn: int
+) -> tuple[Base, dict[str, Calibration]]:
+    """Base and champions with wider FFNs in the encoder, which compute what they did."""
+    have = base.config.encoder_ffn
+    if encoder_ffn <= have:
+        raise ConfigError(f"the encoder's FFNs have {have} hidden units: ask for more than that")
+    model = widen_ffns(base.model, encoder_ffn=encoder_ffn).requires_grad_(False)
+    header = replace(base.header, config=model.config)
+    return Base(header, model), {task: carry(one, model) for task, one in champions.items()}
 
 
 def publish(

@@ -57,6 +57,7 @@ class ConsolidationSettings:
     label_smoothing: float = 0.05
     norm_cap: float = 1.0
     seed: int = 1
+    encoder_ffn: int | None = None  # hidden units that the encoder's FFNs are widened to first
 
 
 class Consolidation:

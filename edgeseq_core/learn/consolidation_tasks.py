@@ -27,17 +27,24 @@ class Kept:
 
 
 def kept_tasks(
-    buffer: ReplayBuffer, registry: SnapshotRegistry, base: Base, *, partitions: int
+    buffer: ReplayBuffer,
+    registry: SnapshotRegistry,
+    base: Base,
+    *,
+    partitions: int,
+    take: bool = True,
 ) -> list[Kept]:
-    """All tasks that have a champion; the owners' epochs are taken: consumer and learner must be stopped.
+    """All tasks that have a champion.
 
+    ``take``: the owners' epochs, too, so consumer and learner must be stopped.  Without it these may run on,
+    and `publish` refuses what a task has learnt since.
     Raises ConfigError when there are none, or when one cannot be judged: it is pinned, on another base, being
     learnt anew or purged, or holds out nothing.
     """
     found = []
     for partition in range(partitions):
         tasks = buffer.tasks(partition)
-        if tasks:
+        if tasks and take:
             for role in ROLES:
                 buffer.acquire(role, partition)
         served = [task for task in tasks if registry.status(task).champion is not None]

@@ -12,6 +12,7 @@ from typing import Any
 
 from edgeseq_core import __version__
 from edgeseq_core.engine import PairRow, Score
+from edgeseq_core.learn import plateau
 from edgeseq_core.learn.consolidation import Consolidation, Pairs
 from edgeseq_core.learn.consolidation_tasks import Kept
 from edgeseq_core.learn.learner import TaskLearner
@@ -20,6 +21,7 @@ from edgeseq_core.model.base_file import write_base
 from edgeseq_core.model.calibration import Calibration
 from edgeseq_core.model.edgeformer import EdgeFormer
 from edgeseq_core.model.source_encoder import CachingEncoder
+from edgeseq_core.model.study import TorchStudy
 from edgeseq_core.model.task_space import place_of
 from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.settings import LearningSettings
@@ -129,7 +131,7 @@ def _written(draft: Path, base: Base, model: EdgeFormer, notes: Mapping[str, Any
     """The network as int8 in a file, and as that file says it."""
     tensors = {name: p.detach().numpy() for name, p in model.named_parameters()}
     draft.parent.mkdir(parents=True, exist_ok=True)
-    write_base(draft, tensors, config=base.config, vocabulary=base.vocabulary, notes=notes)
+    write_base(draft, tensors, config=model.config, vocabulary=base.vocabulary, notes=notes)
     return Base.load(draft)
 
 
@@ -137,9 +139,9 @@ def _learner(
     kept: Kept, base: Base, new: Base, calibration: Calibration, learning: LearningSettings
 ) -> TaskLearner:
     """A task's learner on the new base: as far as it was, with the calibration that moved with the base."""
-    encoder = CachingEncoder(new, calibrated_layers=learning.encoder_layers)
-    before = TaskLearner.from_checkpoint(kept.checkpoint, base, kept.task, learning, encoder)
-    learner = TaskLearner(new, kept.task, learning, encoder)
+    study = TorchStudy(new, CachingEncoder(new, calibrated_layers=learning.encoder_layers))
+    before = TaskLearner.from_checkpoint(kept.checkpoint, base, kept.task, learning, study)
+    learner = TaskLearner(new, kept.task, learning, study)
     sources = [source for source, _ in (*kept.replay.pairs, *kept.held_out)]
     learner.calibration = Calibration(
         new.model,
@@ -152,6 +154,7 @@ def _learner(
     learner.average = {name: t.detach().clone() for name, t in calibration.tensors.items()}
     # Its moments are gone with the old base, so its step size warms up again.
     learner.progress = replace(before.progress, warmed=0)
+    plateau.start_over(learner.progress)
     return learner
 
 

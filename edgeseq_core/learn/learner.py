@@ -11,39 +11,36 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 from torch import Tensor
 
 from edgeseq_core.engine import Score
 from edgeseq_core.errors import StateVersionError
-from edgeseq_core.learn import regime
+from edgeseq_core.learn import plateau, regime
+from edgeseq_core.learn.checkpoint_header import read_header
 from edgeseq_core.learn.drift import DriftMonitor
 from edgeseq_core.learn.example import Example
 from edgeseq_core.learn.growth_policy import FIRST_LOOK_PAIRS, need_to_grow
 from edgeseq_core.learn.optimizer import CalibrationOptimizer
 from edgeseq_core.learn.progress import FADE, Progress
+from edgeseq_core.learn.signals import LOSS, Signals, observed
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.batch import pad
-from edgeseq_core.model.calibrated_weights import MergedWeights
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig, Owned
 from edgeseq_core.model.growth import LEAST_ROWS, grow, roomy
-from edgeseq_core.model.nearest import FEATURES
+from edgeseq_core.model.nearest import FEATURES, FEWEST_SOURCES
 from edgeseq_core.model.payload import PLACE
-from edgeseq_core.model.source_encoder import SourceEncoder
-from edgeseq_core.model.task_space import Place, features, place_of
-from edgeseq_core.model.torch_engine import teacher_forced
+from edgeseq_core.model.study import Reading, Study
+from edgeseq_core.model.task_space import Place, place_of
 from edgeseq_core.settings import LearningSettings
-from edgeseq_core.text.vocabulary import BOS, EOS, PAD
 
 CHECKPOINT_FORMAT = "edgeseq-checkpoint-1"
+SIGNALS = "signals"  # what the monitors of signals beside the loss hold, in a checkpoint
 OVERDRAW = 16  # reservoir pairs looked at for each that a task which adapts replays
 
 
@@ -56,15 +53,16 @@ class StepReport:
     skipped: str  # why the weights did not move; empty when they did
     drift: bool
     grown: str = ""  # why the calibration grew before the step; empty when it did not
+    changed: Mapping[str, int] = field(
+        default_factory=dict
+    )  # signals beside the loss that changed -> how many pairs ago
 
 
 class TaskLearner:
     """One task's calibration with its optimizer, averages, drift monitor and progress."""
 
-    def __init__(
-        self, base: Base, task: str, config: LearningSettings, encoder: SourceEncoder
-    ) -> None:
-        self.base, self.task, self.config, self.encoder = base, task, config, encoder
+    def __init__(self, base: Base, task: str, config: LearningSettings, study: Study) -> None:
+        self.base, self.task, self.config, self.study = base, task, config, study
         self.progress = Progress()
         self.calibration = Calibration(
             base.model, base.vocabulary, self._shape(), seed=_seed(config.seed, task)
@@ -74,6 +72,7 @@ class TaskLearner:
             learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )
         self.drift = DriftMonitor(delta=config.drift_delta)
+        self.signals = Signals(delta=config.drift_delta)
 
     def _shape(self) -> CalibrationConfig:
         c = self.config
@@ -144,72 +143,93 @@ class TaskLearner:
         learnt = [e for e, on in zip(batch, [*learn, *[True] * len(replay)], strict=True) if on]
         self.calibration.admit(e.target for e in learnt)
         self.calibration.admit_sources(e.source for e in learnt)
-        if fresh:
-            found = features(self.base, [e.source for e in fresh])
-            self.calibration.place = self.calibration.place.with_sources(found)
+        distances = self._place(fresh)
         self._grow_average()
         self.optimizer.leaves(self.calibration.tensors)
-        target = pad([[BOS, *self.calibration.table.encode(e.target), EOS] for e in batch])
-        weights = MergedWeights(self.calibration)
-        tables = [self.calibration.table] * len(batch)
-        memory = self.encoder.encode([e.source for e in batch], tables, weights)
-        logits = self.base.model.scores(target[:, :-1], memory, weights)
-        with torch.no_grad():
-            scores = teacher_forced(logits[: len(fresh)], target[: len(fresh), 1:]) if fresh else []
+        reading = self.study.read(
+            self.calibration,
+            [e.source for e in batch],
+            [e.target for e in batch],
+            smoothing=self.config.label_smoothing,
+        )
+        plain, tokens = reading.plain.tolist(), reading.tokens.int().tolist()
+        scores = [Score(plain[at], tokens[at], reading.exact[at]) for at in range(len(fresh))]
         progress.schedule += 1
         progress.warmed += 1
-        drift = self._score(fresh, scores)
+        drift, changed = self._score(fresh, scores, distances)
         on = torch.tensor([*learn, *[True] * len(replay)], dtype=torch.float32)
         before = torch.tensor([regime.is_before(progress, example) for example in batch])
-        loss = self._loss(logits, target[:, 1:], on, before)
-        skipped = self._train(loss) if on.any() else ""
+        pull = self._pull(reading, on, before)
+        loss = (reading.losses.detach() * pull).sum().item()
+        skipped = self._train(reading, pull, loss) if on.any() else ""
         progress.parent, progress.step = progress.step, step
         progress.pairs += sum(learn)
         progress.held_out += len(fresh) - sum(learn)
         progress.skipped += bool(skipped)
         progress.relearning = max(0, progress.relearning - 1)
-        return StepReport(scores, loss.item(), skipped, drift, grown)
+        return StepReport(scores, loss, skipped, drift, grown, changed)
 
-    def _score(self, fresh: Sequence[Example], scores: Sequence[Score]) -> bool:
-        """Fold prequential scores into the fading means and the drift monitor."""
-        progress, drift = self.progress, False
-        for example, score in zip(fresh, scores, strict=True):
+    def _place(self, fresh: Sequence[Example]) -> list[float | None]:
+        """Fold new sources into the task's place; how far each lay from where it was, if it was one."""
+        if not fresh:
+            return []
+        place = self.calibration.place
+        found = self.study.features(self.calibration, [e.source for e in fresh])
+        self.calibration.place = place.with_sources(found)
+        far = place.sources >= FEWEST_SOURCES
+        return list(place.distances(found)) if far else [None] * len(fresh)
+
+    def _score(
+        self, fresh: Sequence[Example], scores: Sequence[Score], distances: Sequence[float | None]
+    ) -> tuple[bool, dict[str, int]]:
+        """Fold prequential scores into the fading means and the monitors; what these say.
+
+        That is whether a drift began, and other signals that changed and how many pairs ago.
+        """
+        progress, drift, changed = self.progress, False, dict[str, int]()
+        for example, score, distance in zip(fresh, scores, distances, strict=True):
             a_token = score.loss / score.tokens
             progress.scored += 1
             weight = max(1 - FADE, 1 / progress.scored)
             progress.prequential_loss += weight * (a_token - progress.prequential_loss)
             progress.prequential_exact += weight * (score.exact - progress.prequential_exact)
             progress.unknown += weight * (self._strange(example) - progress.unknown)
+            plateau.look(progress)
             regime.note(progress, example)
             if math.isfinite(a_token) and (ago := self.drift.update(a_token)):
                 drift |= regime.begin(progress, ago)
-        return drift
+            values = observed(example, score, distance, self.base.vocabulary)
+            changed |= self.signals.update(values)
+        return drift, changed
 
-    def _loss(self, logits: Tensor, wanted: Tensor, on: Tensor, before: Tensor) -> Tensor:
-        """Label-smoothed loss a token over the rows that learn; one pair's pull is clipped.
+    @property
+    def statistics(self) -> dict[str, float]:
+        """Signal -> its mean in the detector's window."""
+        return {LOSS: self.drift.statistic, **self.signals.statistics}
 
-        ``before [B]`` marks pairs from before the last drift: they count as far as they are still true.
+    @property
+    def changed_since(self) -> dict[str, int]:
+        """Signals that have changed -> pairs scored since the last change of each began."""
+        drifted = {LOSS: self.progress.since_drift} if self.progress.drifted else {}
+        return drifted | self.signals.since
+
+    def _pull(self, reading: Reading, on: Tensor, before: Tensor) -> Tensor:
+        """How much of each pair's loss counts ``[B]``, so that their sum is the loss a token.
+
+        Rows that are not ``on [B]`` do not; one above the clip pulls no harder than one at it; ``before
+        [B]`` marks pairs from before the last drift: they count as far as they are still true.
         """
-        losses = F.cross_entropy(
-            logits.flatten(0, 1),  # symbols last, as they lie in memory: half the time
-            wanted.flatten(),
-            ignore_index=PAD,
-            reduction="none",
-            label_smoothing=self.config.label_smoothing,
-        )
-        losses = losses.view_as(wanted).sum(1)
-        tokens = (wanted != PAD).sum(1)
-        a_token = (losses / tokens).detach()
+        a_token = reading.losses.detach() / reading.tokens
         pull = (self.config.loss_clip / a_token).clamp(max=1.0)
         on = on * regime.trust(self.progress, a_token, before)
-        return (losses * pull * on).sum() / (tokens * on).sum().clamp(min=1)
+        return pull * on / (reading.tokens * on).sum().clamp(min=1)
 
-    def _train(self, loss: Tensor) -> str:
+    def _train(self, reading: Reading, pull: Tensor, loss: float) -> str:
         """One optimizer step; returns why it was skipped, or nothing."""
         self.optimizer.clear()
-        if not torch.isfinite(loss):
+        if not math.isfinite(loss):
             return "loss"
-        loss.backward()  # type: ignore[no-untyped-call]
+        reading.gradients(pull)
         leaves = list(self.calibration.tensors.values())
         norm = torch.nn.utils.clip_grad_norm_(leaves, self.config.norm_cap)
         if not torch.isfinite(norm):
@@ -218,9 +238,8 @@ class TaskLearner:
         self.optimizer.step(self.rate())
         taken = self.optimizer.count - 1  # goes on after a drift: a single step is noisy
         past = min(self.config.averaging, taken / (taken + 5))
-        with torch.no_grad():
-            for name, tensor in self.calibration.tensors.items():
-                self.average[name].lerp_(tensor.detach(), 1 - past)
+        averages = [self.average[name] for name in self.calibration.tensors]
+        torch._foreach_lerp_(averages, [leaf.detach() for leaf in leaves], 1 - past)
         return ""
 
     def rate(self) -> float:
@@ -311,6 +330,7 @@ class TaskLearner:
             for kind, tensors in kinds.items()
         }
         flat[PLACE] = c.place.moments.numpy()
+        kept, flat[SIGNALS] = self.signals.to_state()
         header = {
             "format": CHECKPOINT_FORMAT,
             "base": self.base.digest,
@@ -319,27 +339,25 @@ class TaskLearner:
             "sources": c.place.sources,
             "features": FEATURES,
             "optimizer_steps": self.optimizer.count,
-            "drift_losses": self.drift.losses,
+            "drift_losses": self.drift.values,
+            "signals": kept,
             "progress": asdict(self.progress),
         }
         return save(flat, metadata={"header": json.dumps(header, sort_keys=True)})
 
     @classmethod
     def from_checkpoint(
-        cls, data: bytes, base: Base, task: str, config: LearningSettings, encoder: SourceEncoder
+        cls, data: bytes, base: Base, task: str, config: LearningSettings, study: Study
     ) -> TaskLearner:
         """Resume; raises StateVersionError when the checkpoint is of another base or format."""
-        length = int.from_bytes(data[:8], "little")
-        header: dict[str, Any] = json.loads(
-            json.loads(data[8 : 8 + length])["__metadata__"]["header"]
-        )
+        header = read_header(data)
         if header["format"] != CHECKPOINT_FORMAT or header["base"] != base.digest:
             raise StateVersionError(
                 f"the checkpoint of task {task} belongs to base {header['base'][:12]}, this one is "
                 f"{base.digest[:12]}: start with the base it was learnt on, or change it with "
                 "`edgeseq base change`"
             )
-        learner = cls(base, task, config, encoder)
+        learner = cls(base, task, config, study)
         learner.calibration = Calibration(
             base.model,
             base.vocabulary,
@@ -351,11 +369,14 @@ class TaskLearner:
         moments = flat.pop(PLACE, None)  # not in checkpoints of before
         if moments is not None and header.get("features") == FEATURES:
             learner.calibration.place = Place(header["sources"], torch.from_numpy(moments))
+        watched = flat.pop(SIGNALS, None)  # nor is this
+        if watched is not None:
+            learner.signals.restore(header["signals"], watched)
         kinds = {kind: _unflatten(vector, shapes) for kind, vector in flat.items()}
         learner.calibration.tensors = kinds.pop("own")
         learner.average = kinds.pop("average")
         learner.optimizer.load(kinds, header["optimizer_steps"])
-        learner.drift = DriftMonitor(delta=config.drift_delta, losses=header["drift_losses"])
+        learner.drift = DriftMonitor(delta=config.drift_delta, values=header["drift_losses"])
         learner.progress = Progress(**header["progress"])
         return learner
 

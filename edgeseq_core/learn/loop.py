@@ -22,6 +22,7 @@ from edgeseq_core.learn import regime
 from edgeseq_core.learn.example import Example, read_example
 from edgeseq_core.learn.gate_engine import gate_engine
 from edgeseq_core.learn.learner import StepReport, TaskLearner
+from edgeseq_core.learn.studies import settled, study_on
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.source_encoder import CachingEncoder
 from edgeseq_core.replay.buffer import Move, Part, ReplayBuffer, StepCommit, StoredPair
@@ -122,10 +123,12 @@ class LearnerLoop:
 
         ``engine``: which one scores for the gate, the one that serves.
         """
-        self._buffer, self._registry, self._base, self._config = buffer, registry, base, config
+        self._buffer, self._registry, self._base = buffer, registry, base
+        self._config = settled(base, config)
         self._partitions, self._count, self._clock = list(partitions), partition_count, clock
         self._observer, self._gates = observer, gates
         self._encoder = CachingEncoder(base, calibrated_layers=config.encoder_layers)
+        self._study = study_on(base, self._config, self._encoder)
         self._engine = gate_engine(base, self._encoder, engine)
         self._gate = Gate(
             loss_clip=config.gate_loss_clip,
@@ -171,7 +174,7 @@ class LearnerLoop:
         found = self._registry.relearning(self._partitions)
         for name in [name for name, branch in found.items() if self._anew.get(name) != branch]:
             self._close(name)
-            self._encoder.forget()  # maybe sources that were purged
+            self._forget_sources()  # maybe some that were purged
         self._anew = found
 
     def waiting(self, *, known: bool = False) -> dict[str, tuple[int, int]]:
@@ -193,7 +196,7 @@ class LearnerLoop:
         except BaseException as error:
             # The learner in memory may be ahead of the store now: it is read anew.
             self._close(name)
-            self._encoder.forget()  # maybe a purge, and sources of it
+            self._forget_sources()  # maybe of a purge
             self._unsure.append(name)
             if not isinstance(error, FencedError):
                 raise
@@ -512,10 +515,10 @@ class LearnerLoop:
                 f"{self._base.digest[:12]}: set base.path to that base, or change it back"
             )
         if state.checkpoint is None:
-            learner = TaskLearner(self._base, name, self._config, self._encoder)
+            learner = TaskLearner(self._base, name, self._config, self._study)
         else:
             learner = TaskLearner.from_checkpoint(
-                state.checkpoint, self._base, name, self._config, self._encoder
+                state.checkpoint, self._base, name, self._config, self._study
             )
         champion, reference = self._rivals(name, status)
         task = _Task(learner, state.branch, state.step, state.last_step, champion, reference)
@@ -575,9 +578,13 @@ class LearnerLoop:
             for slot in {task.champion.slot, task.reference.slot} - {IDENTITY}:
                 self._engine.drop(slot)
 
+    def _forget_sources(self) -> None:
+        self._study.forget()
+        self._encoder.forget()
+
     def identity_payload(self) -> bytes:
         """What serves at pair 0: a calibration that changes nothing."""
-        return TaskLearner(self._base, IDENTITY, self._config, self._encoder).payload()
+        return TaskLearner(self._base, IDENTITY, self._config, self._study).payload()
 
     def _example(self, pair: StoredPair) -> Example:
         return read_example(pair, self._base.vocabulary, self._base.header.record_digest)

@@ -8,9 +8,10 @@ from itertools import islice
 
 from edgeseq_core.clock import Clock, SystemClock
 from edgeseq_core.engine import Limits, SourceRow
+from edgeseq_core.learn.gate_engine import gate_engine
 from edgeseq_core.learn.loop import LearnerLoop, Turn
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.torch_engine import TorchEngine
+from edgeseq_core.model.source_encoder import BatchEncoder
 from edgeseq_core.replay.buffer import IncomingPair, Position
 from edgeseq_core.replay.memory import MemoryStore
 from edgeseq_core.replay.record import PairRecord, pack
@@ -50,6 +51,7 @@ class OfflineLearner:
             partition_count=1,
             clock=self.clock,
         )
+        self._engine = gate_engine(base, BatchEncoder(base))
         self._epoch = self.buffer.acquire("consumer", 0)
         self._offset = 0
 
@@ -100,8 +102,14 @@ class OfflineLearner:
         return all(len(self.base.vocabulary.encode(text)) <= most for text in pair)
 
     def answers(self, task: str, sources: Sequence[str]) -> list[str]:
-        """The champion's greedy answers (the bare base's while there is none)."""
-        return champion_answers(self, task, sources)
+        """The champion's greedy answers (the bare base's while there is none), in batches of 64."""
+        payload = self.payload(task) or self.loop.identity_payload()
+        self._engine.swap(task, task, payload)
+        out: list[str] = []
+        for at in range(0, len(sources), 64):
+            rows = [SourceRow(task, source) for source in sources[at : at + 64]]
+            out += [generation.target for generation in self._engine.generate(rows, Limits())]
+        return out
 
     def payload(self, task: str) -> bytes | None:
         """The champion's int8 bytes."""
@@ -109,18 +117,6 @@ class OfflineLearner:
         if champion is None:
             return None
         return self.registry.payload(self.registry.record(task, champion).manifest)
-
-
-def champion_answers(learner: OfflineLearner, task: str, sources: Sequence[str]) -> list[str]:
-    """Greedy answers of a task's champion to many sources, in batches of 64."""
-    engine = TorchEngine(learner.base)
-    payload = learner.payload(task) or learner.loop.identity_payload()
-    engine.swap(task, task, payload)
-    out: list[str] = []
-    for at in range(0, len(sources), 64):
-        rows = [SourceRow(task, source) for source in sources[at : at + 64]]
-        out += [generation.target for generation in engine.generate(rows, Limits())]
-    return out
 
 
 def learn_pairs(

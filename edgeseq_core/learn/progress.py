@@ -32,4 +32,7 @@ class Progress:
     scored: int = 0
     looked: int = 0  # scored at the last look whether to grow
     looked_loss: float = 0.0  # the fading loss then; 0 before the first look
+    flat_scored: int = 0  # scored at the last look for a plateau
+    flat_loss: float = 0.0  # the least fading loss at a look; 0 before the first
+    flat_looks: int = 0  # in a row since it was the least
     relearning: int = 0  # steps until a task that began anew is offered

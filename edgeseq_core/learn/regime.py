@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from edgeseq_core.learn import plateau
 from edgeseq_core.learn.drift import ONSET_PAIRS
 from edgeseq_core.learn.example import Example
 from edgeseq_core.learn.growth_policy import start_over
@@ -48,6 +49,7 @@ def begin(progress: Progress, ago: int) -> bool:
     progress.drifts += 1
     progress.schedule, progress.regime_loss = 0, 0.0
     start_over(progress)
+    plateau.start_over(progress)
     return True
 
 

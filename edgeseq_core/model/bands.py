@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeseq_core.model.config import ModelConfig
+from edgeseq_core.model.layout import Layout
 from edgeseq_core.model.output import Copyable, VocabularyOutput
 from edgeseq_core.model.sites import BANDS_SITE, Weights
 
@@ -73,7 +74,12 @@ class BandedOutput(VocabularyOutput):
         self._rare = [size for size, _ in config.tails]
 
     def scores(
-        self, hidden: Tensor, _copyable: Copyable | None, weights: Weights, _start: int
+        self,
+        hidden: Tensor,
+        _copyable: Copyable | None,
+        weights: Weights,
+        _start: int,
+        _layout: Layout,
     ) -> Tensor:
         plain = weights.logits(hidden)
         rare = torch.split(plain[..., self._first : self._known], self._rare, -1)

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import FACTORS, Calibration
 from edgeseq_core.model.edgeformer import EdgeFormer
+from edgeseq_core.model.layout import ROWS, Layout
 from edgeseq_core.model.sites import Site
 
 
@@ -85,6 +86,9 @@ class MergedWeights:
             return None
         rows = pad([self.calibration.inputs.of(source) for source in sources])
         return F.embedding(rows, self.calibration.input_table())
+
+    def layout(self, _real: Tensor) -> Layout:
+        return ROWS
 
     @property
     def frozen_layers(self) -> int:
@@ -210,3 +214,6 @@ class GatheredWeights:
     def task_scores(self, rows: int) -> Tensor:
         assert rows == len(self.index)
         return self._task_scores
+
+    def layout(self, _real: Tensor) -> Layout:
+        return ROWS  # each row has weights of its own

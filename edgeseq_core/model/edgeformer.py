@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,7 @@ from edgeseq_core.model.adaptation import (
 )
 from edgeseq_core.model.bands import BandedOutput, Embedding, new_tails
 from edgeseq_core.model.config import ModelConfig
+from edgeseq_core.model.layout import ROWS, Layout, Packed
 from edgeseq_core.model.mixer import Retention, SoftmaxAttention, State, TokenMixer
 from edgeseq_core.model.norms import PostNorm, PreNorm
 from edgeseq_core.model.output import GATE_START, Copyable, CopyOutput, Output, VocabularyOutput
@@ -63,6 +65,14 @@ class Memory:
         keys, values = [k[rows] for k in self.keys], [v[rows] for v in self.values]
         copyable = self.copyable.select(rows) if self.copyable else None
         return Memory(keys, values, self.mask[rows], self.unplaced, copyable)
+
+
+class Forced(NamedTuple):
+    """What a network says of the tokens of many targets, one after the other; N tokens in all."""
+
+    scores: Tensor  # [N, V + own], of each, before it is told
+    wanted: Tensor  # [N]
+    row: Tensor  # [N], the target it is of
 
 
 @dataclass
@@ -148,28 +158,39 @@ class EdgeFormer(nn.Module):
 
     def run_encoder(self, x: Tensor, real: Tensor, weights: Weights, layers: range) -> Tensor:
         """Some encoder layers, ``[B, S, D] -> [B, S, D]``; ``real [B, S]`` is False at padding."""
+        layout = weights.layout(real)
+        x = layout.pack(x)
         for layer in layers:
             site = f"encoder.{layer}.self"
-            q, k, v = self._qkv(self.norms.before(x, site), site, weights)
-            mixed = self.encoder_mixers[layer].both_ways(q, k, v, real)
-            x = self.norms.after(x, weights.project(_merge(mixed), site, "o"), site)
+            q, k, v = self._qkv(self.norms.before(x, site), site, weights, layout)
+            mixed = layout.pack(_merge(self.encoder_mixers[layer].both_ways(q, k, v, real)))
+            x = self.norms.after(x, weights.project(mixed, site, "o"), site)
             x = self._feed(x, f"encoder.{layer}.ffn", f"encoder.{layer}.ffn", weights)
-        return x
+        return layout.unpack(x)
 
     def memorize(self, x: Tensor, real: Tensor, weights: Weights, symbols: Tensor) -> Memory:
         """What the decoder reads of the last encoder layer's output ``[B, S, D]``, and the task tokens."""
-        x = self.norms.last(x, "encoder.out")
-        tokens, _ = weights.task(x.shape[0])
+        rows, layout = len(x), weights.layout(real)
+        x = self.norms.last(layout.pack(x), "encoder.out")
+        tokens, _ = weights.task(rows)
         keys, values = [], []
         for layer in range(self.config.decoder_layers):
             site = f"decoder.{layer}.cross"
+            of_task, of_source = (
+                [self._heads(to.unpack(weights.project(of, site, part))) for part in "kv"]
+                for of, to in ((tokens, ROWS), (x, layout))
+            )
             # Task tokens have no place in the source, so only the source's keys are turned.
-            of_source = self.positions.turn(self._heads(weights.project(x, site, "k")), 0)
-            of_task = self._heads(weights.project(tokens, site, "k"))
-            keys.append(torch.cat([of_task, of_source], 2))
-            values.append(self._heads(weights.project(torch.cat([tokens, x], 1), site, "v")))
+            of_source[0] = self.positions.turn(of_source[0], 0)
+            key, value = (
+                torch.cat([task.expand(rows, -1, -1, -1), source], 2)
+                for task, source in zip(of_task, of_source, strict=True)
+            )
+            keys.append(key)
+            values.append(value)
+        x = layout.unpack(x)
         of_padding = torch.zeros_like(x[..., 0]).masked_fill(~real, -torch.inf)
-        mask = torch.cat([weights.task_scores(x.shape[0]), of_padding], 1)[:, None, None, :]
+        mask = torch.cat([weights.task_scores(rows), of_padding], 1)[:, None, None, :]
         copyable = self.output.read(x, real, symbols, weights)
         return Memory(keys, values, mask, tokens.shape[1], copyable)
 
@@ -177,21 +198,32 @@ class EdgeFormer(nn.Module):
         self, target: Tensor, memory: Memory, weights: Weights, cache: Cache | None = None
     ) -> Tensor:
         """Hidden states ``[B, T, D]`` of target tokens ``[B, T]``; with a cache, T new tokens after it."""
+        return self._decode(target, memory, weights, cache, ROWS)
+
+    def _decode(
+        self,
+        target: Tensor,
+        memory: Memory,
+        weights: Weights,
+        cache: Cache | None,
+        layout: Layout,
+    ) -> Tensor:
         start = cache.length if cache else 0
         _, vector = weights.task(target.shape[0])
-        x = weights.embed(target) * math.sqrt(self.config.d_model) + vector
+        x = layout.pack(weights.embed(target)) * math.sqrt(self.config.d_model) + vector
         for layer in range(self.config.decoder_layers):
             name, site = f"decoder.{layer}", f"decoder.{layer}.self"
-            q, k, v = self._qkv(self.norms.before(x, site), site, weights)
+            q, k, v = self._qkv(self.norms.before(x, site), site, weights, layout)
             state = cache.states[layer] if cache else None
-            mixed = self.decoder_mixers[layer].onward(q, k, v, state)
-            x = self.norms.after(x, weights.project(_merge(mixed), site, "o"), site)
+            mixed = layout.pack(_merge(self.decoder_mixers[layer].onward(q, k, v, state)))
+            x = self.norms.after(x, weights.project(mixed, site, "o"), site)
             x = self._decoder_feed(x, f"{name}.ffn", f"{name}.ffn1", weights)
             site = f"{name}.cross"
-            q = self._heads(weights.project(self.norms.before(x, site), site, "q"))
+            q = self._heads(layout.unpack(weights.project(self.norms.before(x, site), site, "q")))
             k, v = memory.keys[layer], memory.values[layer]
             mixed = self.cross.attend(q, k, v, memory.mask, start=start, unplaced=memory.unplaced)
-            x = self.norms.after(x, weights.project(_merge(mixed), site, "o"), site)
+            mixed = layout.pack(_merge(mixed))
+            x = self.norms.after(x, weights.project(mixed, site, "o"), site)
             # The same small FFN and the same norm again (EdgeFormer's public code).
             x = self._decoder_feed(x, f"{name}.ffn", f"{name}.ffn2", weights)
         if cache:
@@ -204,7 +236,16 @@ class EdgeFormer(nn.Module):
         """Scores ``[B, T, V + own]`` of each next token; their log-softmax is log-probabilities."""
         start = cache.length if cache else 0
         hidden = self.decode(target, memory, weights, cache)
-        return self.output.scores(hidden, memory.copyable, weights, start)
+        return self.output.scores(hidden, memory.copyable, weights, start, ROWS)
+
+    def forced(self, target: Tensor, memory: Memory, weights: Weights) -> Forced:
+        """What is said where the tokens of ``target [B, 1 + T]`` (BOS first, padded) are wanted."""
+        wanted = target[:, 1:]
+        layout = Packed(wanted != PAD)
+        hidden = self._decode(target[:, :-1], memory, weights, None, layout)
+        scores = self.output.scores(hidden, memory.copyable, weights, 0, layout)[0]
+        row = layout.places // wanted.shape[1]
+        return Forced(scores, wanted.flatten()[layout.places], row)
 
     def forward(
         self, source: Tensor, target: Tensor, weights: Weights, symbols: Tensor | None = None
@@ -233,8 +274,8 @@ class EdgeFormer(nn.Module):
         """The embeddings of all tokens."""
         return Embedding(self.embedding, self.tails)
 
-    def _qkv(self, x: Tensor, site: str, weights: Weights) -> tuple[Tensor, ...]:
-        return tuple(self._heads(weights.project(x, site, part)) for part in "qkv")
+    def _qkv(self, x: Tensor, site: str, weights: Weights, layout: Layout) -> tuple[Tensor, ...]:
+        return tuple(self._heads(layout.unpack(weights.project(x, site, part))) for part in "qkv")
 
     def _feed(self, x: Tensor, norm: str, site: str, weights: Weights) -> Tensor:
         """An FFN sub-layer with its residual connection."""
@@ -270,6 +311,9 @@ class BaseWeights:
 
     def task_scores(self, rows: int) -> Tensor:
         return self.tokens.new_zeros(rows, self.tokens.shape[1])
+
+    def layout(self, _real: Tensor) -> Layout:
+        return ROWS
 
     @property
     def frozen_layers(self) -> int:

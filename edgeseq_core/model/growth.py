@@ -2,7 +2,8 @@
 
 * higher rank: new rows of ``A`` are drawn, new columns of ``B`` are zero, so ``B A`` stays;
 * more encoder depth: the new sites start as the identity;
-* more task tokens: tokens are split (`task_tokens`).
+* more task tokens: tokens are split (`task_tokens`);
+* a base with wider FFNs: zeros for its new hidden units (`carry`).
 
 Outputs agree to rounding (1e-6), those of the int8 payload too: rows keep their scale, as zeros
 and copies do not raise a row's largest number.
@@ -18,6 +19,7 @@ import torch
 from edgeseq_core.errors import ConfigError
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig
+from edgeseq_core.model.edgeformer import EdgeFormer
 
 LEAST_ROWS = 128  # own rows that a task may always have
 ROW_TEXT_BYTES = (
@@ -54,6 +56,23 @@ def grow(calibration: Calibration, shape: CalibrationConfig, *, seed: int) -> Ca
         for at in range(known, len(token)):
             token[at] = token[larger.splits.origins[at - calibration.base.config.task_tokens]]
     return larger
+
+
+def carry(calibration: Calibration, wider: EdgeFormer) -> Calibration:
+    """The same on a base whose FFNs were widened (`base_growth.widen_ffns`): what is new changes nothing."""
+    carried = Calibration(
+        wider,
+        calibration.table.vocabulary,
+        calibration.config,
+        owned=calibration.owned,
+        place=calibration.place,
+    )
+    with torch.no_grad():
+        for name, tensor in calibration.tensors.items():
+            new = torch.zeros_like(carried.tensors[name])
+            new[tuple(map(slice, tensor.shape))] = tensor
+            carried.tensors[name] = new
+    return carried
 
 
 def _check(calibration: Calibration, shape: CalibrationConfig) -> None:

@@ -39,7 +39,12 @@ class PreNorm(nn.ParameterDict):
         super().__init__({_gain(name): nn.Parameter(torch.ones(config.d_model)) for name in names})
 
     def before(self, x: Tensor, name: str) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self[_gain(name)], eps=1e-6)
+        return F.rms_norm(x, (x.shape[-1],), self.gain(name), eps=1e-6)
+
+    def gain(self, name: str) -> Tensor:
+        """The gain ``[D]`` of a sub-layer."""
+        gain: Tensor = self[_gain(name)]
+        return gain
 
     def after(self, x: Tensor, y: Tensor, _name: str) -> Tensor:
         return x + y

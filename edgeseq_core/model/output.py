@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.config import ModelConfig
+from edgeseq_core.model.layout import Layout
 from edgeseq_core.model.positions import Rotary
 from edgeseq_core.model.sites import COPY_SITE, Weights
 from edgeseq_core.text.vocabulary import EOS, SymbolTable
@@ -62,9 +63,17 @@ class Output(Protocol):
         """What it keeps of an encoded source ``[B, S, D]``; ``real [B, S]`` is False at padding."""
 
     def scores(
-        self, hidden: Tensor, copyable: Copyable | None, weights: Weights, start: int
+        self,
+        hidden: Tensor,
+        copyable: Copyable | None,
+        weights: Weights,
+        start: int,
+        layout: Layout,
     ) -> Tensor:
-        """Scores ``[B, T, V]`` from hidden states ``[B, T, D]`` of the tokens from ``start`` on."""
+        """Scores ``[B, T, V]`` from hidden states ``[B, T, D]`` of the tokens from ``start`` on.
+
+        Both are laid out as ``layout`` says.
+        """
 
 
 class VocabularyOutput:
@@ -79,7 +88,12 @@ class VocabularyOutput:
         return None
 
     def scores(
-        self, hidden: Tensor, _copyable: Copyable | None, weights: Weights, _start: int
+        self,
+        hidden: Tensor,
+        _copyable: Copyable | None,
+        weights: Weights,
+        _start: int,
+        _layout: Layout,
     ) -> Tensor:
         return weights.logits(hidden)
 
@@ -116,9 +130,15 @@ class CopyOutput(nn.Module):
         return Copyable(keys, symbols, ~real[:, None], same, (first & real)[:, None].to(x.dtype))
 
     def scores(
-        self, hidden: Tensor, copyable: Copyable | None, weights: Weights, start: int
+        self,
+        hidden: Tensor,
+        copyable: Copyable | None,
+        weights: Weights,
+        start: int,
+        layout: Layout,
     ) -> Tensor:
         assert copyable is not None
+        hidden = layout.unpack(hidden)
         query = self.rotary.turn(weights.project(hidden, COPY_SITE, "q")[:, None], start)[:, 0]
         match = torch.bmm(query, copyable.keys.transpose(1, 2)) * self.scale
         match = match - DISTANCE_COST * self._distances(start, match)
@@ -130,7 +150,8 @@ class CopyOutput(nn.Module):
         at = copyable.symbols[:, None].expand_as(copied)
         share = F.logsigmoid(gate) + copied.clamp(min=LEAST).log()
         more = F.softplus(share - plain.gather(2, at)) * copyable.first
-        return plain.scatter_add(2, at, more.to(plain.dtype))  # which differ in mixed precision
+        # Types differ in mixed precision.
+        return layout.pack(plain.scatter_add(2, at, more.to(plain.dtype)))
 
     def _distances(self, start: int, match: Tensor) -> Tensor:
         """How far each source token is from the place of each answer token, ``[T, S]``."""

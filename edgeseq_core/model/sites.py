@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from edgeseq_core.model.config import ModelConfig
+from edgeseq_core.model.layout import Layout
 
 Kind = Literal["attention", "ffn", "copy", "bands"]
 COPY_SITE = "decoder.copy"
@@ -76,7 +77,10 @@ def key(site: str, part: str) -> str:
 
 
 class Weights(Protocol):
-    """What the network needs to know of a task; implemented in `calibration` and `BaseWeights`."""
+    """What the network needs to know of a task.
+
+    Implemented in `calibrated_weights`, `learning_weights` and `BaseWeights`.
+    """
 
     def project(self, x: Tensor, site: str, part: str) -> Tensor:
         """One projection, ``[B, N, in] -> [B, N, out]``."""
@@ -91,10 +95,13 @@ class Weights(Protocol):
         """Scores of all symbols, ``[B, T, D] -> [B, T, V + own]``."""
 
     def task(self, rows: int) -> tuple[Tensor, Tensor]:
-        """Task tokens ``[B, K, D]`` and task vector ``[B, 1, D]``."""
+        """Task tokens ``[B, K, D]`` and task vector ``[B, 1, D]``; B is 1 where all rows have the same."""
 
     def task_scores(self, rows: int) -> Tensor:
         """What is added to the attention scores of task tokens, ``[B, K]``; -inf where there is none."""
+
+    def layout(self, real: Tensor) -> Layout:
+        """How tokens, ``real [B, N]`` or padding, are laid out for `project`."""
 
     @property
     def frozen_layers(self) -> int:

@@ -32,6 +32,9 @@ class SourceEncoder(Protocol):
     ) -> Memory:
         """The memory of a batch of sources, each with its task's symbols (for the copy path)."""
 
+    def forget(self) -> None:
+        """Keep nothing of any source."""
+
 
 def with_own_inputs(x: Tensor, sources: Sequence[str], weights: Weights) -> Tensor:
     """Embedded sources ``[B, S, D]`` with what their tasks add."""
@@ -52,6 +55,9 @@ class BatchEncoder:
         x, real = self._front.read(sources)
         x = model.run_encoder(with_own_inputs(x, sources, weights), real, weights, layers)
         return model.memorize(x, real, weights, model.output.symbols(sources, tables))
+
+    def forget(self) -> None:
+        """Nothing is kept."""
 
 
 class CachingEncoder:
@@ -84,7 +90,6 @@ class CachingEncoder:
         return model.memorize(read, real, weights, model.output.symbols(sources, tables))
 
     def forget(self) -> None:
-        """Keep nothing of any source."""
         self._kept.clear()
 
     def _lower(self, sources: Sequence[str], depth: int) -> Embedded:

@@ -23,7 +23,7 @@ from torch import Tensor
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.edgeformer import BaseWeights
-from edgeseq_core.model.nearest import LAYERS
+from edgeseq_core.model.nearest import LAYERS, LEAST_VARIANCE
 from edgeseq_core.text.vocabulary import EOS, PAD
 
 MEMORY_SOURCES = 1_000  # the weight of older ones fades beyond so many
@@ -51,6 +51,13 @@ class Place:
             mean = mean + weight * off
             variance = (1 - weight) * (variance + weight * off * off)
         return Place(seen, torch.stack([mean, variance]))
+
+    def distances(self, features: Tensor) -> list[float]:
+        """How far sources ``[B, D]`` lie from it: mean squared deviation, in variances."""
+        mean, variance = self.moments
+        off = (features - mean) ** 2 / variance.clamp(min=LEAST_VARIANCE)
+        far: list[float] = off.mean(-1).tolist()
+        return far
 
 
 @torch.no_grad()

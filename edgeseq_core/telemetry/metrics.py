@@ -137,10 +137,19 @@ class LearnerMetrics(_Metrics):
             "set",
         )
         self.drift_statistic = self._gauge(
-            "drift_statistic", "The drift detector's statistic.", "task"
+            "drift_statistic", "Mean of a signal in its detector's window.", "task", "signal"
+        )
+        self.drift_since_pairs = self._gauge(
+            "drift_since_pairs",
+            "Pairs scored since a signal's last change began; missing while it never changed.",
+            "task",
+            "signal",
+        )
+        self.drift_alarms = self._counter(
+            "drift_alarms_total", "Changes of a signal detected.", "task", "signal"
         )
         self.drift_flag = self._gauge("drift_flag", "1 while a drift is recent.", "task")
-        self.drifts = self._counter("drifts_total", "Drifts detected.", "task")
+        self.drifts = self._counter("drifts_total", "Drifts that a task adapts to.", "task")
         self.calibration_base_ratio = self._gauge(
             "calibration_base_ratio",
             "A task's calibration as a share of the base, in numbers.",
@@ -160,6 +169,32 @@ class LearnerMetrics(_Metrics):
         self.buffer_pairs = self._gauge("buffer_pairs", "Pairs of a part.", "task", "part")
         self.skipped_steps = self._counter(
             "skipped_steps_total", "Steps not taken, by reason.", "task", "reason"
+        )
+
+
+class ConsolidatorMetrics(_Metrics):
+    """Bases that are consolidated without being asked."""
+
+    part = "consolidator"
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+        self.runs = self._counter(
+            "runs_total", "Consolidations: published, refused, gave_way or failed.", "outcome"
+        )
+        self.cpu_seconds = self._counter("cpu_seconds_total", "CPU time of all consolidations.")
+        self.flat_tasks = self._gauge(
+            "flat_tasks", "Tasks that had stopped getting better when it last looked."
+        )
+        self.running_tasks = self._gauge(
+            "running_tasks", "Tasks of the consolidation that runs now; 0 while none does."
+        )
+        self.judged_timestamp_seconds = self._gauge(
+            "judged_timestamp_seconds", "When a base was last judged (Unix time); 0: never."
+        )
+        self.gain_ratio = self._gauge(
+            "gain_ratio",
+            "Held-out exact answers, mean of the tasks: the base last judged minus the one before.",
         )
 
 

@@ -36,6 +36,11 @@ def gauge(name: str) -> str:
     return f"edgeseq_{name}{TASK}"
 
 
+def signal(name: str, which: str) -> str:
+    """A gauge of the chosen tasks, of some of the drift detectors' signals."""
+    return f'edgeseq_{name}{{task=~"$task",signal{which}}}'
+
+
 def rate(name: str, by: str) -> str:
     """Events a second."""
     return f"sum by ({by}) (rate(edgeseq_{name}{TASK}{RATE}))"
@@ -77,9 +82,9 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel(
             "Drift statistic",
-            "What the drift detector watches: the mean prequential loss in its window.",
+            "What makes a task adapt: the mean prequential loss in its detector's window.",
             "none",
-            ((gauge("learner_drift_statistic"), "{{task}}"),),
+            ((signal("learner_drift_statistic", '="loss"'), "{{task}}"),),
         ),
         Panel(
             "Drift flag",
@@ -87,6 +92,20 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "none",
             ((gauge("learner_drift_flag"), "{{task}}"),),
             SHARE,
+            steps=True,
+        ),
+        Panel(
+            "Signals beside the loss",
+            "Means of what else is watched: sure answers, lengths, characters unknown to the base, distance.",
+            "none",
+            ((signal("learner_drift_statistic", '!="loss"'), "{{task}} {{signal}}"),),
+        ),
+        Panel(
+            "Changes of signals",
+            "Since the learner started. Of all but the loss: the input changed, the answers have not (yet).",
+            "short",
+            ((gauge("learner_drift_alarms_total"), "{{task}} {{signal}}"),),
+            ZERO,
             steps=True,
         ),
         Panel(
@@ -255,6 +274,19 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ZERO,
         ),
         Panel(
+            "Consolidations",
+            "Where they start by themselves: runs by outcome, and the gain of the base last judged, 0 to 1.",
+            "short",
+            (
+                (
+                    "sum by (outcome) (edgeseq_consolidator_runs_total) or vector(0)",
+                    "{{outcome}}",
+                ),
+                ("sum(edgeseq_consolidator_gain_ratio) or vector(0)", "gain"),
+            ),
+            steps=True,
+        ),
+        Panel(
             "Paused partitions",
             "Partitions that wait because the fresh part is over its budget or the store is full.",
             "short",
@@ -369,7 +401,17 @@ def dashboard() -> dict[str, Any]:
                     "expr": f"increase(edgeseq_learner_drifts_total{TASK}{RATE}) > 0",
                     "titleFormat": "drift",
                     "textFormat": "{{task}}",
-                }
+                },
+                {
+                    "name": "Changed signals",
+                    "datasource": DATASOURCE,
+                    "enable": True,
+                    "iconColor": "blue",
+                    "expr": "increase(edgeseq_learner_drift_alarms_total"
+                    f'{{task=~"$task",signal!="loss"}}{RATE}) > 0',
+                    "titleFormat": "changed",
+                    "textFormat": "{{task}} {{signal}}",
+                },
             ]
         },
         "panels": panels,

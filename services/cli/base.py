@@ -56,6 +56,12 @@ def consolidate(
     /,
     *,
     cpu_s: Annotated[float, Parameter(help="CPU-seconds of training.")] = 300.0,
+    grow: Annotated[
+        int | None,
+        Parameter(
+            help="Widen the encoder's FFNs to so many hidden units first; nothing changes by it."
+        ),
+    ] = None,
     common: Common = Common(),  # noqa: B008 - frozen
 ) -> None:
     """Train the base (base.path, else the shipped one) on what all tasks keep for replay, and change to it.
@@ -71,11 +77,13 @@ def consolidate(
         raise ConfigError(f"--cpu-s is {cpu_s:g}; give at least a few seconds")
     with learner_extra():
         from edgeseq_core.learn.consolidate import Outcome
+        from edgeseq_core.learn.consolidation import ConsolidationSettings
 
         from ..base_consolidation import consolidate_stored_base
     flags: dict[str, dict[str, object]] = {"redis": {"url": common.redis}} if common.redis else {}
     settings = load_settings(**flags)
-    for one in consolidate_stored_base(file, cpu_s=cpu_s, settings=settings, directory=common.dir):
+    run = ConsolidationSettings(cpu_s=cpu_s, encoder_ffn=grow)
+    for one in consolidate_stored_base(file, run=run, settings=settings, directory=common.dir):
         if not isinstance(one, Outcome):
             _show(one, as_json=common.as_json)
             continue

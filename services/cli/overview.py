@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgeseq_core.settings import Settings
 
@@ -12,6 +12,22 @@ from .store import Store, open_store
 TIMEOUT_S = 1.0
 PARTS = ("corrections", "bulk", "recent", "probe", "reservoir")
 DRIFT = "edgeseq_learner_drift_"
+LOSS = "loss"  # among the signals, the one that makes a task adapt
+RECENT_PAIRS = 300  # scored since a signal changed
+
+
+@dataclass
+class Drift:
+    """What a task's drift detectors say, as the learner publishes it."""
+
+    flag: bool = False  # the loss has risen, and the task adapts, or did so just now
+    statistic: dict[str, float] = field(default_factory=dict)  # signal -> mean of its window
+    since_pairs: dict[str, int] = field(default_factory=dict)  # signal -> since its last change
+
+    @property
+    def recent(self) -> list[str]:
+        """Signals that changed a short while ago; the loss is told by the flag."""
+        return [s for s, n in self.since_pairs.items() if n < RECENT_PAIRS and s != LOSS]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +47,7 @@ class TaskOverview:
     verdict: str | None
     reasons: tuple[str, ...]
     percent_of_base: float | None  # numbers that the newest snapshot adds to it
-    drift: dict[str, float] | None  # statistic, flag; None when the learner tells nothing
+    drift: Drift | None  # None when the learner tells nothing
     relearning: bool  # it began anew, and nothing was offered since
 
 
@@ -53,7 +69,7 @@ def _task(
     store: Store,
     task: str,
     waiting: tuple[int, int],
-    drift: dict[str, float] | None,
+    drift: Drift | None,
     *,
     anew: bool,
 ) -> TaskOverview:
@@ -80,20 +96,31 @@ def _task(
     )
 
 
-def _drifts(settings: Settings) -> dict[str, dict[str, float]]:
-    """The drift detectors' state as the learner publishes it; empty when it does not answer."""
-    from prometheus_client.parser import text_string_to_metric_families
-
+def _drifts(settings: Settings) -> dict[str, Drift]:
+    """The drift detectors' state by task; empty when the learner does not answer."""
     url = f"http://{settings.http.host}:{settings.learner.http_port}/metrics"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
-            text = answer.read().decode()
+            return read_drifts(answer.read().decode())
     except (OSError, ValueError):
         return {}
-    found: dict[str, dict[str, float]] = {}
+
+
+def read_drifts(text: str) -> dict[str, Drift]:
+    """The same, of the text of the learner's /metrics."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    found: dict[str, Drift] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            what = sample.name.removeprefix(DRIFT)
-            if what in ("statistic", "flag") and "task" in sample.labels:
-                found.setdefault(sample.labels["task"], {})[what] = sample.value
+            if not sample.name.startswith(DRIFT) or "task" not in sample.labels:
+                continue
+            drift = found.setdefault(sample.labels["task"], Drift())
+            match sample.name.removeprefix(DRIFT):
+                case "flag":
+                    drift.flag = bool(sample.value)
+                case "statistic":
+                    drift.statistic[sample.labels["signal"]] = sample.value
+                case "since_pairs":
+                    drift.since_pairs[sample.labels["signal"]] = int(sample.value)
     return found

@@ -126,7 +126,9 @@ def _row(task: TaskOverview) -> tuple[str, ...]:
     champion = (task.champion or "none") + (" (pinned)" if task.pinned else "")
     drift = "unknown"
     if task.drift is not None:
-        drift = "recent" if task.drift.get("flag") else "none"
+        signals = [name.replace("_", " ") for name in task.drift.recent]
+        told = ["recent"] * task.drift.flag + [f"changed: {', '.join(signals)}"] * bool(signals)
+        drift = "; ".join(told) or "none"
     return (
         task.task,
         waiting,

@@ -174,6 +174,13 @@ def _fenced(stored: Stored, epoch: int) -> bool:
     return False
 
 
+def test_a_base_does_not_shrink(run: Run, stored: Stored, old: Path, tmp_path: Path) -> None:
+    teach(stored, Base.load(old), QUICK)
+    ran = run("base", "consolidate", str(tmp_path / "new.safetensors"), "--grow", "1")
+    assert ran.code == 2
+    assert "ask for more than that" in ran.err
+
+
 def test_a_time_that_is_none_is_refused(run: Run) -> None:
     ran = run("base", "consolidate", "new.safetensors", "--cpu-s", "0")
     assert ran.code == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from edgeseq_core.keys import partition_of
 from edgeseq_core.model.base_file import read_header
@@ -19,6 +20,8 @@ from edgeseq_core.snapshots.manifest import (
     payload_digest,
 )
 from edgeseq_core.snapshots.registry import Offer
+from edgeseq_core.telemetry.health import Health, HealthServer
+from edgeseq_core.telemetry.metrics import LearnerMetrics
 from edgeseq_core.testing.base import CHARACTERS, write_tiny_base
 from edgeseq_core.text.vocabulary import Vocabulary
 from tests.cli.conftest import Run, Stored
@@ -148,6 +151,43 @@ def test_status_of_a_task(run: Run, stored: Stored) -> None:
     assert champion in text.out
     assert "3 (corrections: 1)" in text.out
     assert "20.0 %" in text.out
+
+
+@pytest.mark.parametrize(
+    ("flag", "since", "told"),
+    [
+        (0, {}, "none"),
+        (1, {"loss": 20}, "recent"),
+        (
+            0,
+            {"source_length": 20, "distance": 299, "confidence": 300},
+            "changed: source length, distance",
+        ),
+        (1, {"loss": 5, "distance": 9}, "recent; changed: distance"),
+    ],
+)
+def test_status_says_which_signals_have_changed(
+    run: Run,
+    stored: Stored,
+    monkeypatch: pytest.MonkeyPatch,
+    flag: int,
+    since: dict[str, int],
+    told: str,
+) -> None:
+    _ingest(stored, 1)
+    metrics = LearnerMetrics(CollectorRegistry())
+    metrics.drift_flag.labels("dates").set(flag)
+    for signal, pairs in since.items():
+        metrics.drift_since_pairs.labels("dates", signal).set(pairs)
+    server = HealthServer(Health(), metrics.registry, port=0)
+    monkeypatch.setenv("EDGESEQ_LEARNER__HTTP_PORT", str(server.port))
+    try:
+        (row,) = (line for line in run("status").out.splitlines() if line.startswith("dates"))
+        assert f"  {told}  " in row
+        drift = run("status", "--json").documents[0]["tasks"][0]["drift"]
+        assert (drift["flag"], drift["since_pairs"]) == (bool(flag), since)
+    finally:
+        server.close()
 
 
 def test_snapshots_of_a_task(run: Run, stored: Stored) -> None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgeseq_core.engine import PairRow
 from edgeseq_core.errors import ConfigError, FencedError
 from edgeseq_core.learn.change_base import TaskChange, change_base
-from edgeseq_core.learn.consolidate import Outcome, consolidate, publish
+from edgeseq_core.learn.consolidate import Outcome, consolidate, publish, widened
 from edgeseq_core.learn.consolidation import ConsolidationSettings
 from edgeseq_core.learn.consolidation_tasks import Kept, kept_tasks
 from edgeseq_core.learn.consolidation_trials import TaskScore, why_not
 from edgeseq_core.learn.relearn import relearn
 from edgeseq_core.model.base import Base
+from edgeseq_core.model.base_file import read_base
+from edgeseq_core.model.calibration import Calibration
+from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.replay.buffer import PARTS
 from edgeseq_core.snapshots.registry import Offer
 from tests.learn.rig import SMALL, Learner, Pairs, numbered
@@ -79,9 +85,9 @@ def run_on(learner: Learner, base: Base) -> None:
     learner._epoch = learner.buffer.acquire("consumer", 0)
 
 
-def state(learner: Learner) -> dict[str, object]:
+def state(learner: Learner) -> dict[str, Any]:
     """All that serves and is learnt from."""
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for task in (NUMBERS, LETTERS):
         found[task] = (
             learner.registry.status(task),
@@ -128,6 +134,49 @@ def test_learning_goes_on_from_the_new_base(learner: Learner, tmp_path: Path) ->
     assert offered.manifest.step == after.step
     assert offered.gate is not None
     assert offered.gate.reference_id == learner.registry.history(NUMBERS)[-6].manifest.snapshot_id
+
+
+def test_a_base_that_grows_computes_what_it_did_then_learns_and_serves(
+    learner: Learner, tmp_path: Path
+) -> None:
+    base, tasks = learner.base, kept(learner)
+    champions = {
+        one.task: Calibration.from_payload(one.payload, base.model, base.vocabulary, base.digest)
+        for one in tasks
+    }
+    units = 2 * base.config.encoder_ffn
+    wide, carried = widened(base, champions, units)
+    rows = [PairRow(NUMBERS, *pair) for pair in numbered(60, 80)]
+    scores = []
+    for on, calibrations in ((base, champions), (wide, carried)):
+        engine = TorchEngine(on)
+        engine.swap(NUMBERS, NUMBERS, calibrations[NUMBERS].to_payload(on.digest))
+        scores.append([score.loss for score in engine.score(rows)])
+    assert scores[1] == pytest.approx(scores[0], rel=1e-4)
+
+    old = state(learner)
+    outcome = consolidated(learner, tmp_path / "wide", replace(RUN, encoder_ffn=units))
+    published(learner, outcome)
+    new = Base.load(tmp_path / "wide")
+    assert new.config.encoder_ffn == units
+    _, tensors = read_base(tmp_path / "wide")
+    assert any(tensor[:, units // 2 :].any() for name, tensor in tensors.items() if "_down" in name)
+    learner.ingest(NUMBERS, numbered(60, 100))
+    assert learner.learn()[-1].learner.base.config.encoder_ffn == units
+    where = (learner.buffer, learner.registry)
+    for change in change_base(
+        *where, old=new.header, new=base.header, partitions=1, clock=learner.clock
+    ):
+        assert change.snapshot_id
+    run_on(learner, base)
+    assert learner.payload(LETTERS) == old[LETTERS][-1]
+
+
+def test_a_base_does_not_shrink(learner: Learner, tmp_path: Path) -> None:
+    less = replace(RUN, encoder_ffn=learner.base.config.encoder_ffn)
+    with pytest.raises(ConfigError, match="ask for more than that"):
+        consolidated(learner, tmp_path / "new", less)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_way_back_restores_bytes_and_answers(learner: Learner, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from edgeseq_core.learn.learner import StepReport, TaskLearner
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import SOURCE_ROWS, CalibrationConfig
 from edgeseq_core.model.source_encoder import CachingEncoder
+from edgeseq_core.model.study import TorchStudy
 from tests.learn.rig import SMALL, numbered
 
 LARGER = CalibrationConfig(rank=5, encoder_layers=2, extra_tokens=2)
@@ -27,8 +28,8 @@ def take(learner: TaskLearner, first: int, last: int) -> list[StepReport]:
 
 
 def learner_of(base: Base) -> TaskLearner:
-    encoder = CachingEncoder(base, calibrated_layers=SMALL.encoder_layers)
-    learner = TaskLearner(base, "numbers", SMALL, encoder)
+    study = TorchStudy(base, CachingEncoder(base, calibrated_layers=SMALL.encoder_layers))
+    learner = TaskLearner(base, "numbers", SMALL, study)
     take(learner, 1, 6)
     return learner
 
@@ -70,7 +71,7 @@ def test_a_checkpoint_taken_after_growth_goes_on_bit_for_bit(base: Base) -> None
     learner = learner_of(base)
     learner.grow(LARGER)
     resumed = TaskLearner.from_checkpoint(
-        learner.to_checkpoint(), base, "numbers", SMALL, learner.encoder
+        learner.to_checkpoint(), base, "numbers", SMALL, learner.study
     )
     assert resumed.payload() == learner.payload()
     take(learner, 6, 10)
@@ -100,7 +101,7 @@ def test_rows_for_sources_come_with_the_whole_depth_and_learn_and_resume(base: B
     take(learner, 6, 8)
     few = len(learner.calibration.inputs.rows)
     resumed = TaskLearner.from_checkpoint(
-        learner.to_checkpoint(), base, "numbers", SMALL, learner.encoder
+        learner.to_checkpoint(), base, "numbers", SMALL, learner.study
     )
     for one in (learner, resumed):
         new = Example("9", "bulk", "漢字", "9", "pairs", 9, 0, 0.0, 0.0)  # more rows, later
@@ -110,6 +111,6 @@ def test_rows_for_sources_come_with_the_whole_depth_and_learn_and_resume(base: B
     assert learner.calibration.tensors[SOURCE_ROWS].any(1).all()
     assert resumed.to_checkpoint() == learner.to_checkpoint()
     again = TaskLearner.from_checkpoint(
-        learner.to_checkpoint(), base, "numbers", SMALL, learner.encoder
+        learner.to_checkpoint(), base, "numbers", SMALL, learner.study
     )
     assert again.payload() == learner.payload()

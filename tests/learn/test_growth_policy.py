@@ -17,6 +17,7 @@ from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig
 from edgeseq_core.model.growth import LEAST_ROWS, ROW_TEXT_BYTES, grow
 from edgeseq_core.model.source_encoder import CachingEncoder
+from edgeseq_core.model.study import TorchStudy
 from edgeseq_core.settings import LearningSettings
 from tests.learn.rig import SMALL, Learner, numbered
 
@@ -219,8 +220,8 @@ def test_a_good_task_stays_as_it_is(base: Base, below_exact: float, layers: int)
 def test_a_task_that_begins_anew_is_as_deep_as_its_kept_sources_need(
     base: Base, word: str, pairs: int, layers: int
 ) -> None:
-    encoder = CachingEncoder(base, calibrated_layers=SMALL.encoder_layers)
-    learner = TaskLearner(base, TASK, SMALL, encoder)
+    study = TorchStudy(base, CachingEncoder(base, calibrated_layers=SMALL.encoder_layers))
+    learner = TaskLearner(base, TASK, SMALL, study)
     kept = [
         Example(f"{n}", "reservoir", f"{word} {n}", "e", "pairs", n, 0, 0.0, 0.0)
         for n in range(pairs)
@@ -229,7 +230,7 @@ def test_a_task_that_begins_anew_is_as_deep_as_its_kept_sources_need(
     assert learner.calibration.config.encoder_layers == layers
     learner.step(1, [], [], kept[:8])
     assert all(tensor.isfinite().all() for tensor in learner.calibration.tensors.values())
-    resumed = TaskLearner.from_checkpoint(learner.to_checkpoint(), base, TASK, SMALL, encoder)
+    resumed = TaskLearner.from_checkpoint(learner.to_checkpoint(), base, TASK, SMALL, study)
     for one in (learner, resumed):
         one.step(2, [], [], kept[8:16])
     assert resumed.to_checkpoint() == learner.to_checkpoint()

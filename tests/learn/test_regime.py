@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pytest
 import torch
 
 from edgeseq_core.learn import regime
 from edgeseq_core.learn.example import Example
-from edgeseq_core.learn.learner import OVERDRAW
+from edgeseq_core.learn.learner import OVERDRAW, TaskLearner
+from edgeseq_core.learn.loop import Turn
 from edgeseq_core.learn.offline import learn_pairs
 from edgeseq_core.learn.progress import Progress
 from edgeseq_core.learn.rebuild import rebuild
 from edgeseq_core.model.base import Base
+from edgeseq_core.model.source_encoder import CachingEncoder
 from edgeseq_core.settings import LearningSettings
 from tests.learn.rig import SMALL, Learner, Pairs
 
@@ -119,6 +124,72 @@ def test_a_rebuild_across_a_drift_gives_equal_bytes(base: Base) -> None:
     store, registry = rebuild(TASK, learner.buffer.journal(TASK), records, base, QUICK)
     assert store.state(TASK) == learner.buffer.state(TASK)
     assert registry.status(TASK).champion == learner.registry.status(TASK).champion
+
+
+def pin(learner: Learner, *, on: bool) -> None:
+    """Keep the champion that serves, or let it follow."""
+    line = {"kind": "pin", "action": "pin" if on else "unpin", "snapshot_id": None}
+    learner.registry.pin(TASK, on, now_ms=1, journal=json.dumps(line))
+
+
+def roll_back(learner: Learner, to: str) -> None:
+    line = json.dumps({"kind": "rollback", "action": "rollback", "snapshot_id": to})
+    champion = learner.registry.status(TASK).champion
+    learner.registry.rollback(TASK, to, expected_champion=champion, now_ms=1, journal=line)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_rollback_across_a_drift_forks_there_and_finds_the_drift_again(
+    base: Base, restarts: bool
+) -> None:
+    learner, records = Learner(base, QUICK), dict[str, bytes]()
+
+    def teach(start: int, stop: int, answer: str) -> list[Turn]:
+        turns = list[Turn]()
+        for at in range(start, stop, 8):
+            learner.ingest(TASK, answered(at, at + 8, answer))
+            records.update((p.key, p.record) for p in learner.buffer.read(TASK, "bulk"))
+            while learner.buffer.waiting(0):  # the first turn after a rollback finds itself fenced
+                turn = learner.loop.run_once()
+                turns += [turn] if turn else []
+        return turns
+
+    early = teach(0, 160, "yes")[-1].learner
+    losses, statistics = list(early.drift.values), early.statistics
+    back = learner.registry.status(TASK).champion
+    assert back is not None
+    for on in (True, False):  # chosen by a person, so its bytes stay
+        pin(learner, on=on)
+    ahead = teach(160, 320, "no")[-1].learner
+    assert (ahead.progress.drifts, set(learner.answers(TASK, ["question 901"]))) == (1, {"no"})
+
+    roll_back(learner, back)
+    manifest, state = learner.registry.record(TASK, back).manifest, learner.buffer.state(TASK)
+    assert state.checkpoint is not None
+    assert hashlib.sha256(state.checkpoint).hexdigest() == manifest.checkpoint_digest
+    assert set(learner.answers(TASK, ["question 901"])) == {"yes"}
+    encoder = CachingEncoder(base, calibrated_layers=QUICK.encoder_layers)
+    forked = TaskLearner.from_checkpoint(state.checkpoint, base, TASK, QUICK, encoder)
+    assert (forked.progress.drifts, forked.progress.drifted, forked.adapts) == (0, {}, False)
+    assert list(forked.changed_since) == ["source_length"]  # of "question 99" and "question 100"
+    assert (forked.progress.scored, forked.drift.values) == (160, losses)
+    assert forked.statistics == statistics
+    if restarts:
+        learner.restart()
+
+    pinned = teach(320, 520, "no")
+    assert learner.registry.status(TASK).champion == back
+    assert not any(turn.gate.serves for turn in pinned if turn.gate)
+    begun = pinned[-1].learner.progress
+    assert begun.drifts == 1
+    assert abs(begun.drifted["pairs"] - 320) <= 8
+
+    pin(learner, on=False)
+    assert any(turn.gate.serves for turn in teach(520, 552, "no") if turn.gate)
+    assert set(learner.answers(TASK, ["question 901"])) == {"no"}
+    store, registry = rebuild(TASK, learner.buffer.journal(TASK), records, base, QUICK)
+    assert store.state(TASK) == learner.buffer.state(TASK)
+    assert registry.status(TASK) == learner.registry.status(TASK)
 
 
 def test_adapting_is_on_by_default() -> None:

@@ -116,7 +116,7 @@ def test_drift_shows_at_the_same_pair_after_restarts(seed: int) -> None:
     begun: set[int] = set()
     for at, loss in enumerate(losses(seed)):
         if at % 97 == 0:
-            pieces = DriftMonitor(delta=0.002, losses=pieces.losses)
+            pieces = DriftMonitor(delta=0.002, values=pieces.values)
         drift = whole.update(loss)
         assert pieces.update(loss) == drift
         assert pieces.statistic == whole.statistic

@@ -12,6 +12,7 @@ from edgeseq_core.model.bands import Embedding
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.edgeformer import BaseWeights, EdgeFormer
+from edgeseq_core.model.layout import ROWS
 from edgeseq_core.testing.base import tiny_base, write_tiny_base
 
 BANDS = (270, 330)
@@ -63,7 +64,7 @@ def test_probabilities_are_those_of_pytorchs_adaptive_softmax(base: Base) -> Non
             own[0].weight.copy_(out.T)
             own[1].weight.copy_(rows)
         states = hidden(model)
-        ours = model.output.scores(states, None, weights(model), 0)
+        ours = model.output.scores(states, None, weights(model), 0, ROWS)
         theirs = peer.log_prob(states.flatten(0, 1)).view_as(ours)
     assert torch.allclose(ours, theirs, atol=1e-5)
     assert torch.allclose(ours.exp().sum(-1), torch.ones(2, 7), atol=1e-5)

@@ -9,6 +9,7 @@ from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig
 from edgeseq_core.model.nearest import FEWEST_SOURCES, nearest
 from edgeseq_core.model.source_encoder import BatchEncoder
+from edgeseq_core.model.study import TorchStudy
 from edgeseq_core.model.task_space import MEMORY_SOURCES, Place, features
 from edgeseq_core.model.torch_engine import TorchEngine
 from edgeseq_core.settings import LearningSettings
@@ -71,14 +72,14 @@ def test_none_is_nearest_where_two_are_alike_or_little_is_known(base: Base) -> N
 
 
 def test_a_place_of_other_features_is_none(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = TaskLearner(base, "dates", LearningSettings(), BatchEncoder(base))
+    learner = TaskLearner(base, "dates", LearningSettings(), TorchStudy(base, BatchEncoder(base)))
     learner.calibration.place = place(base, DATES)
     payload, checkpoint = learner.payload(), learner.to_checkpoint()
 
     def read() -> tuple[Place, Place]:
         made = Calibration.from_payload(payload, base.model, base.vocabulary, base.digest)
         again = TaskLearner.from_checkpoint(
-            checkpoint, base, "dates", learner.config, learner.encoder
+            checkpoint, base, "dates", learner.config, learner.study
         )
         return made.place, again.calibration.place
 

@@ -12,7 +12,12 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from edgeseq_core.telemetry.metrics import ConsumerMetrics, LearnerMetrics, PredictorMetrics
+from edgeseq_core.telemetry.metrics import (
+    ConsolidatorMetrics,
+    ConsumerMetrics,
+    LearnerMetrics,
+    PredictorMetrics,
+)
 from tests.monitoring.dashboards import DASHBOARD, FILE, GRAPHS, ROOT, queries, substituted
 
 _METRIC = re.compile(r"\bedgeseq_[a-z_]+")
@@ -24,7 +29,7 @@ _WIDTH = 24
 def exported() -> dict[str, set[str]]:
     """Series name -> its labels."""
     names: dict[str, set[str]] = {"edgeseq_service_loop_beat_age_seconds": {"loop"}}
-    for metrics in (ConsumerMetrics, LearnerMetrics, PredictorMetrics):
+    for metrics in (ConsumerMetrics, LearnerMetrics, PredictorMetrics, ConsolidatorMetrics):
         for value in vars(metrics(CollectorRegistry())).values():
             if not hasattr(value, "_labelnames"):
                 continue
@@ -74,7 +79,7 @@ def test_there_is_a_panel_for_each_thing_an_operator_asks() -> None:
         "drift_statistic", "drift_flag", "held_out_accuracy", "prequential_accuracy", "latency",
         "freshness", "lag_pairs", "consumer_pairs_total", "requests_total", "waiting_pairs",
         "waiting_age", "buffer_bytes", "gate_total", "snapshot_age", "learner_pairs_total",
-        "loop_beat_age",
+        "loop_beat_age", "drift_alarms_total", "consolidator_runs_total",
     ):  # fmt: skip
         assert metric in text, metric
     quantiles = {

@@ -187,3 +187,55 @@ def test_a_command_that_does_not_exist_is_one_sentence(
     supervisor = supervise([Child(name="broker", command=lambda: ["/nowhere/tansu"])])
     with pytest.raises(ServiceError, match="/nowhere/tansu cannot be started"):
         supervisor.start(timeout_s=5)
+
+
+class Holder:
+    """Holds some children back while it is told to."""
+
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+        self.stopped = 0
+
+    def held_back(self) -> tuple[str, ...]:
+        return self.names
+
+    def all_stopped(self) -> None:
+        self.stopped += 1
+
+
+def test_children_that_are_held_back_stop_and_start_again(
+    tmp_path: Path, supervise: Callable[..., Supervisor]
+) -> None:
+    holder = Holder()
+    supervisor = supervise([child(n, tmp_path) for n in ("consumer", "predictor")], keeper=holder)
+    supervisor.start(timeout_s=15)
+    pids = [pid_of(supervisor, name) for name in ("consumer", "predictor")]
+    holder.names = ("consumer",)
+    until(lambda: supervisor.status()["consumer"].state == "held")
+    until(lambda: holder.stopped == 1)
+    assert [alive(pid) for pid in pids] == [False, True]
+    time.sleep(0.3)
+    assert supervisor.status()["consumer"].state == "held"
+    holder.names = ()
+    until(lambda: supervisor.status()["consumer"].state == "running")
+    assert supervisor.status()["consumer"].restarts == 0  # it did nothing wrong
+    assert pid_of(supervisor, "predictor") == pids[1]
+    assert holder.stopped == 1
+
+
+def test_a_child_whose_environment_has_changed_is_restarted_with_it(
+    tmp_path: Path, supervise: Callable[..., Supervisor]
+) -> None:
+    base = {"BASE": "old"}
+    code = "import os; print(os.environ['BASE'], flush=True); " + SLEEPER
+    mine = child("learner", tmp_path, code, env=lambda: base)
+    other = child("consumer", tmp_path)
+    supervisor = supervise([mine, other], keeper=Holder())
+    supervisor.start(timeout_s=15)
+    before = supervisor.status()
+    base = {"BASE": "new"}
+    until(lambda: "new" in (tmp_path / "learner.log").read_text())
+    until(lambda: supervisor.status()["learner"].state == "running")
+    assert pid_of(supervisor, "learner") != before["learner"].pid
+    assert (tmp_path / "learner.log").read_text().split() == ["old", "up", "new", "up"]
+    assert supervisor.status()["consumer"] == before["consumer"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from edgeseq_core.telemetry.metrics import (
     MAX_TASK_LABELS,
+    ConsolidatorMetrics,
     ConsumerMetrics,
     LearnerMetrics,
     PredictorMetrics,
@@ -21,19 +23,19 @@ UNITS = (
 UNITLESS = ("drift_statistic", "drift_flag", "paused_partitions", "encoder_layers")
 LABELS = {
     "task", "outcome", "stage", "priority", "topic", "partition", "reason", "action", "verdict",
-    "set", "part", "state",
+    "set", "part", "state", "signal",
 }  # fmt: skip
-ALL = [ConsumerMetrics, LearnerMetrics, PredictorMetrics]
+ALL = [ConsumerMetrics, LearnerMetrics, ConsolidatorMetrics, PredictorMetrics]
 
 
 @pytest.mark.parametrize("metrics", ALL)
 def test_names_carry_part_and_unit_and_known_labels(
-    metrics: type[ConsumerMetrics] | type[LearnerMetrics] | type[PredictorMetrics],
+    metrics: type[Any],
 ) -> None:
     registry = CollectorRegistry()
     made = metrics(registry)
     families = [f for f in registry.collect() if f.name != "edgeseq_service"]
-    assert len(families) >= 7
+    assert len(families) >= 6
     for family in families:
         name = family.name + ("_total" if family.type == "counter" else "")
         assert re.fullmatch(rf"edgeseq_{made.part}_[a-z_]+", name)
@@ -45,7 +47,7 @@ def test_names_carry_part_and_unit_and_known_labels(
 
 @pytest.mark.parametrize("metrics", ALL)
 def test_a_registry_of_its_own_per_service(
-    metrics: type[ConsumerMetrics] | type[LearnerMetrics] | type[PredictorMetrics],
+    metrics: type[Any],
 ) -> None:
     for _ in range(2):
         registry = CollectorRegistry()

@@ -1,0 +1,631 @@
+// One task's learning step: forward over real tokens alone, losses, and gradients of the calibration alone.
+//
+// Included into a namespace of each set of instructions.  The formulas are those of `edgeseq_core.model`
+// (`EdgeFormer`, `LearningWeights`), which the tests hold this to.
+
+constexpr float EPSILON = 1e-6f;
+constexpr float NOT_SEEN = -1e30f;
+
+inline float away_from_zero(float factor) {
+    if (factor >= 0) return factor < 1e-6f ? 1e-6f : factor;
+    return factor > -1e-6f ? -1e-6f : factor;
+}
+
+inline float* sized(Floats& of, size_t numbers) {
+    of.resize(numbers);
+    return of.data();
+}
+
+// --- projections -----------------------------------------------------------------------------------------
+
+// Folds a calibration into its matrix: (1 + s) (W + B A) (1 + h), and the same factors into B and A.
+inline void fold(Study& study, Linear& one) {
+    if (!one.calibrated()) {
+        if (!one.folded) {
+            pack(one.forward, one.weight, one.in, one.out, 1, one.in);
+            one.full_bias.assign(one.bias, one.bias + one.out);
+            one.folded = true;
+        }
+        return;
+    }
+    one.folded = false;
+    const float* theta = study.theta.data();
+    const Places at = one.places;
+    const int rank = study.batch.rank, blocks = (rank + EIGHT - 1) / EIGHT;
+    float* full = sized(study.scratch[0], size_t(one.out) * one.in);
+    std::copy(one.weight, one.weight + size_t(one.out) * one.in, full);
+    sized(one.full_bias, one.out);
+    one.a.assign(size_t(blocks) * one.in * EIGHT, 0.0f);
+    one.b.assign(size_t(blocks) * one.out * EIGHT, 0.0f);
+    const float *a = theta + at.a, *b = theta + at.b;
+    for (int o = 0; o < one.out; ++o) {
+        float* row = full + size_t(o) * one.in;
+        const float s = at.scale < 0 ? 1.0f : 1.0f + theta[at.scale + o / one.shared];
+        for (int r = 0; r < rank; ++r) {
+            const float factor = b[size_t(o) * rank + r];
+            const float* of_a = a + size_t(r) * one.in;
+            for (int i = 0; i < one.in; ++i) row[i] += factor * of_a[i];
+            one.b[(size_t(r / EIGHT) * one.out + o) * EIGHT + r % EIGHT] = factor * s;
+        }
+        for (int i = 0; i < one.in; ++i) row[i] *= s;
+        one.full_bias[o] = one.bias[o] * s + (at.shift < 0 ? 0.0f : theta[at.shift + o]);
+    }
+    for (int i = 0; i < one.in; ++i) {
+        const float h = at.hidden < 0 ? 1.0f : 1.0f + theta[at.hidden + i];
+        if (at.hidden >= 0)
+            for (int o = 0; o < one.out; ++o) full[size_t(o) * one.in + i] *= h;
+        for (int r = 0; r < rank; ++r)
+            one.a[(size_t(r / EIGHT) * one.in + i) * EIGHT + r % EIGHT] = a[size_t(r) * one.in + i] * h;
+    }
+    pack(one.forward, full, one.in, one.out, 1, one.in);
+    pack(one.backward, full, one.out, one.in, one.in, 1);
+}
+
+inline void project(const Linear& one, const float* x, int tokens, float* y) {
+    multiply(x, tokens, one.forward, one.full_bias.data(), y, one.out, false);
+}
+
+// Gradients of a projection that read x and said y, and (where d_x is given) what flows on to x.
+inline void project_back(Study& study, const Linear& one, const float* x, const float* y, const float* d_y,
+                         int tokens, float* d_x, bool add) {
+    if (d_x) multiply(d_y, tokens, one.backward, nullptr, d_x, one.in, add);
+    const float* theta = study.theta.data();
+    float* gradient = study.gradient.data();
+    const Places at = one.places;
+    const int rank = study.batch.rank;
+    float* u = sized(study.scratch[1], size_t(tokens) * EIGHT);
+    float* thin_sums = sized(study.scratch[2], size_t(EIGHT) * (one.in > one.out ? one.in : one.out));
+    for (int first = 0; first < rank; first += EIGHT) {
+        const int numbers = rank - first < EIGHT ? rank - first : EIGHT;
+        thin(x, tokens, one.in, one.a.data() + size_t(first) * one.in, u);
+        outer(u, d_y, tokens, one.out, thin_sums);
+        for (int o = 0; o < one.out; ++o) {
+            const float s = at.scale < 0 ? 1.0f : 1.0f + theta[at.scale + o / one.shared];
+            for (int r = 0; r < numbers; ++r)
+                gradient[at.b + size_t(o) * rank + first + r] = thin_sums[size_t(r) * one.out + o] * s;
+        }
+        thin(d_y, tokens, one.out, one.b.data() + size_t(first) * one.out, u);
+        outer(u, x, tokens, one.in, thin_sums);
+        for (int i = 0; i < one.in; ++i) {
+            const float h = at.hidden < 0 ? 1.0f : 1.0f + theta[at.hidden + i];
+            for (int r = 0; r < numbers; ++r)
+                gradient[at.a + size_t(first + r) * one.in + i] = thin_sums[size_t(r) * one.in + i] * h;
+        }
+    }
+    float* sums = sized(study.scratch[2], one.in > one.out ? one.in : one.out);
+    if (at.shift >= 0) column_sums(d_y, nullptr, tokens, one.out, gradient + at.shift);
+    if (at.scale >= 0) {
+        // y = s z + t, so sum(d_y z) = (sum(d_y y) - t sum(d_y)) / s.
+        column_sums(d_y, y, tokens, one.out, sums);
+        for (int o = 0; o < one.out; ++o) {
+            const int place = o / one.shared;
+            const float s = away_from_zero(1.0f + theta[at.scale + place]);
+            const float off = at.shift < 0 ? 0.0f : theta[at.shift + o] * gradient[at.shift + o];
+            gradient[at.scale + place] += (sums[o] - off) / s;
+        }
+    }
+    if (at.hidden >= 0) {
+        column_sums(d_x, x, tokens, one.in, sums);
+        for (int i = 0; i < one.in; ++i)
+            gradient[at.hidden + i] = sums[i] / away_from_zero(1.0f + theta[at.hidden + i]);
+    }
+}
+
+// --- norms, positions ------------------------------------------------------------------------------------
+
+// RMSNorm of x [N, D]; keeps what its backward pass needs.
+inline void normalise(Norm& norm, const float* x, int tokens, int width, float* out) {
+    norm.x.assign(x, x + size_t(tokens) * width);
+    sized(norm.factor, tokens);
+    for (int n = 0; n < tokens; ++n, x += width, out += width) {
+        Lanes squares{};
+        for (int i = 0; i < width; i += LANES) squares += load(x + i) * load(x + i);
+        const float factor = 1.0f / std::sqrt(sum(squares) / width + EPSILON);
+        norm.factor[n] = factor;
+        for (int i = 0; i < width; i += LANES) store(out + i, load(x + i) * factor * load(norm.gain + i));
+    }
+}
+
+// d_x += what flows through the norm.
+inline void normalise_back(const Norm& norm, const float* d_out, int tokens, int width, float* d_x) {
+    const float* x = norm.x.data();
+    for (int n = 0; n < tokens; ++n, x += width, d_out += width, d_x += width) {
+        const float factor = norm.factor[n];
+        Lanes dot{};
+        for (int i = 0; i < width; i += LANES) dot += load(d_out + i) * load(norm.gain + i) * load(x + i);
+        const float back = sum(dot) * factor * factor * factor / width;
+        for (int i = 0; i < width; i += LANES) {
+            const Lanes d = load(d_out + i) * load(norm.gain + i);
+            store(d_x + i, load(d_x + i) + d * factor - load(x + i) * back);
+        }
+    }
+}
+
+// Turns the first half of each head to its token's place; `way` -1 turns back.
+inline void turn(const Study& study, const Rows& rows, float* x, int width, float way) {
+    const int head = study.heads_width, quarter = head / 4;
+    for (int n = 0; n < rows.tokens(); ++n) {
+        const float* cosine = study.cosine.data() + size_t(rows.place[n]) * quarter;
+        const float* sine = study.sine.data() + size_t(rows.place[n]) * quarter;
+        for (float* at = x + size_t(n) * width; at < x + size_t(n + 1) * width; at += head)
+            for (int i = 0; i < quarter; ++i) {
+                const float a = at[i], b = at[quarter + i], s = way * sine[i];
+                at[i] = a * cosine[i] - b * s;
+                at[quarter + i] = a * s + b * cosine[i];
+            }
+    }
+}
+
+// --- attention -------------------------------------------------------------------------------------------
+
+// Keys or values of one row and head, `front` shared ones first: as [S, C] and turned over, [C, S padded].
+struct Sight {
+    Floats rows, columns;
+    int seen = 0, padded = 0;
+
+    void read(const float* front, int fronts, const float* own, int owns, int width, int at, int head) {
+        seen = fronts + owns, padded = (seen + LANES - 1) / LANES * LANES;
+        rows.resize(size_t(seen) * head);
+        columns.assign(size_t(head) * padded, 0.0f);
+        for (int s = 0; s < seen; ++s) {
+            const float* from = s < fronts ? front + size_t(s) * width : own + size_t(s - fronts) * width;
+            for (int c = 0; c < head; ++c)
+                rows[size_t(s) * head + c] = columns[size_t(c) * padded + s] = from[at + c];
+        }
+    }
+};
+
+// out [R, n] = a [R rows, stride] b [k, n], n whole lanes, for R rows at once.
+template <int R>
+inline void few(const float* a, size_t stride, int k, const float* b, int n, float* out, size_t out_stride,
+                bool add) {
+    for (int at = 0; at < n; at += LANES) {
+        Lanes sums[R];
+        for (int r = 0; r < R; ++r) sums[r] = add ? load(out + r * out_stride + at) : Lanes{};
+        for (int i = 0; i < k; ++i) {
+            const Lanes numbers = load(b + size_t(i) * n + at);
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r) sums[r] += all(a[r * stride + i]) * numbers;
+        }
+        for (int r = 0; r < R; ++r) store(out + r * out_stride + at, sums[r]);
+    }
+}
+
+inline void small(const float* a, size_t stride, int rows, int k, const float* b, int n, float* out,
+                  size_t out_stride, bool add = false) {
+    int r = 0;
+    for (; r + 4 <= rows; r += 4)
+        few<4>(a + r * stride, stride, k, b, n, out + r * out_stride, out_stride, add);
+    for (; r < rows; ++r) few<1>(a + r * stride, stride, k, b, n, out + r * out_stride, out_stride, add);
+}
+
+struct Shared {  // keys and values that stand in front of every row's own, without a place
+    const float *keys = nullptr, *values = nullptr, *scores = nullptr;
+    float *d_keys = nullptr, *d_values = nullptr;
+    int count = 0;
+};
+
+// Softmax attention of each row's queries to its keys (after the shared ones), or up to itself.
+inline void attend(Study& study, Attention& of, const Rows& asking, const Rows& asked, const Shared& front,
+                   const float* keys, const float* values, bool causal, float* out) {
+    const int head = study.heads_width, width = of.q.out, width_kv = of.k.out;
+    const int together = width / width_kv;  // heads that share one of keys and values
+    const float scale = 1.0f / std::sqrt(float(head));
+    static thread_local Sight key, value;
+    of.at.resize(asking.count());
+    size_t numbers = 0;
+    for (int b = 0; b < asking.count(); ++b) {
+        const int seen = front.count + asked.start[b + 1] - asked.start[b];
+        of.at[b] = numbers;
+        numbers += size_t(width / head) * (asking.start[b + 1] - asking.start[b]) *
+                   ((seen + LANES - 1) / LANES * LANES);
+    }
+    float* all_shares = sized(of.shares, numbers);
+    for (int b = 0; b < asking.count(); ++b) {
+        const int first = asking.start[b], length = asking.start[b + 1] - first;
+        const int origin = asked.start[b], owns = asked.start[b + 1] - origin;
+        float* share = all_shares + of.at[b];
+        for (int g = 0; g < width_kv; g += head) {
+            key.read(front.keys, front.count, keys + size_t(origin) * width_kv, owns, width_kv, g, head);
+            value.read(front.values, front.count, values + size_t(origin) * width_kv, owns, width_kv, g,
+                       head);
+            for (int h = g * together; h < (g + head) * together; h += head) {
+                const float* q = of.queries.data() + size_t(first) * width + h;
+                small(q, width, length, head, key.columns.data(), key.padded, share, key.padded);
+                for (int t = 0; t < length; ++t) {
+                    float* row = share + size_t(t) * key.padded;
+                    const int seen = causal ? t + 1 : key.seen;
+                    for (int s = 0; s < seen; ++s)
+                        row[s] = row[s] * scale + (s < front.count ? front.scores[s] : 0.0f);
+                    for (int s = seen; s < key.padded; ++s) row[s] = NOT_SEEN;
+                    Lanes most = load(row);
+                    for (int s = LANES; s < key.padded; s += LANES) most = larger(most, load(row + s));
+                    const float top = largest(most);
+                    Lanes total{};
+                    for (int s = 0; s < key.padded; s += LANES) {
+                        const Lanes power = exponential(load(row + s) - top);
+                        store(row + s, power);
+                        total += power;
+                    }
+                    const float whole = 1.0f / sum(total);
+                    for (int s = 0; s < key.padded; s += LANES) store(row + s, load(row + s) * whole);
+                }
+                small(share, key.padded, length, key.seen, value.rows.data(), head,
+                      out + size_t(first) * width + h, width);
+                share += size_t(length) * key.padded;
+            }
+        }
+    }
+}
+
+// From d_out to gradients of queries, keys and values, which are added to d_keys and d_values.
+inline void attend_back(Study& study, const Attention& of, const Rows& asking, const Rows& asked,
+                        const Shared& front, const float* keys, const float* values, const float* d_out,
+                        float* d_queries, float* d_keys, float* d_values) {
+    const int head = study.heads_width, width = of.q.out, width_kv = of.k.out;
+    const int together = width / width_kv;
+    const float scale = 1.0f / std::sqrt(float(head));
+    static thread_local Sight key, value;
+    static thread_local Floats d_shares, over, d_key, d_value;
+    for (int b = 0; b < asking.count(); ++b) {
+        const int first = asking.start[b], length = asking.start[b + 1] - first;
+        const int origin = asked.start[b], owns = asked.start[b + 1] - origin;
+        const float* share = of.shares.data() + of.at[b];
+        for (int g = 0; g < width_kv; g += head) {
+            key.read(front.keys, front.count, keys + size_t(origin) * width_kv, owns, width_kv, g, head);
+            value.read(front.values, front.count, values + size_t(origin) * width_kv, owns, width_kv, g,
+                       head);
+            d_key.assign(size_t(key.seen) * head, 0.0f), d_value.assign(size_t(key.seen) * head, 0.0f);
+            for (int h = g * together; h < (g + head) * together; h += head) {
+                const float* d = d_out + size_t(first) * width + h;
+                const float* q = of.queries.data() + size_t(first) * width + h;
+                float* d_share = sized(d_shares, size_t(length) * key.padded);
+                small(d, width, length, head, value.columns.data(), key.padded, d_share, key.padded);
+                for (int t = 0; t < length; ++t) {
+                    const float* p = share + size_t(t) * key.padded;
+                    float* to = d_share + size_t(t) * key.padded;
+                    Lanes dot{};
+                    for (int s = 0; s < key.padded; s += LANES) dot += load(p + s) * load(to + s);
+                    const float mean = sum(dot);
+                    for (int s = 0; s < key.padded; s += LANES)
+                        store(to + s, load(p + s) * (load(to + s) - mean) * scale);
+                }
+                small(d_share, key.padded, length, key.seen, key.rows.data(), head,
+                      d_queries + size_t(first) * width + h, width);
+                // Queries and what came back, each as [T, C]; shares as [S, T], to be read by rows.
+                float* packed = sized(over, size_t(length) * (2 * head + 2 * key.seen));
+                float *rows_q = packed, *rows_d = packed + size_t(length) * head;
+                float *turned = rows_d + size_t(length) * head, *d_turned = turned + size_t(length) * key.seen;
+                for (int t = 0; t < length; ++t) {
+                    std::copy(q + size_t(t) * width, q + size_t(t) * width + head, rows_q + size_t(t) * head);
+                    std::copy(d + size_t(t) * width, d + size_t(t) * width + head, rows_d + size_t(t) * head);
+                    for (int s = 0; s < key.seen; ++s) {
+                        turned[size_t(s) * length + t] = share[size_t(t) * key.padded + s];
+                        d_turned[size_t(s) * length + t] = d_share[size_t(t) * key.padded + s];
+                    }
+                }
+                small(d_turned, length, key.seen, length, rows_q, head, d_key.data(), head, true);
+                small(turned, length, key.seen, length, rows_d, head, d_value.data(), head, true);
+                share += size_t(length) * key.padded;
+            }
+            for (int s = 0; s < key.seen; ++s) {
+                const bool shared = s < front.count;
+                const size_t at = shared ? size_t(s) * width_kv + g
+                                         : size_t(origin + s - front.count) * width_kv + g;
+                float *to_key = (shared ? front.d_keys : d_keys) + at;
+                float *to_value = (shared ? front.d_values : d_values) + at;
+                for (int c = 0; c < head; ++c) {
+                    to_key[c] += d_key[size_t(s) * head + c];
+                    to_value[c] += d_value[size_t(s) * head + c];
+                }
+            }
+        }
+    }
+}
+
+// --- sub-layers ------------------------------------------------------------------------------------------
+
+inline void fold(Study& study, Attention& of) {
+    for (Linear* one : {&of.q, &of.k, &of.v, &of.o}) fold(study, *one);
+}
+
+inline void fold(Study& study, Feed& of) {
+    for (Linear* one : {&of.up, &of.down}) fold(study, *one);
+}
+
+inline void add(const float* from, size_t numbers, float* to) {
+    for (size_t i = 0; i < numbers; ++i) to[i] += from[i];
+}
+
+// x += attention of the tokens among themselves.
+inline void look(Study& study, Attention& of, const Rows& rows, bool causal, float* x) {
+    const int tokens = rows.tokens(), d = study.width;
+    float* read = sized(of.read, size_t(tokens) * d);
+    normalise(of.norm, x, tokens, d, read);
+    project(of.q, read, tokens, sized(of.raw_queries, size_t(tokens) * of.q.out));
+    project(of.k, read, tokens, sized(of.raw_keys, size_t(tokens) * of.k.out));
+    project(of.v, read, tokens, sized(of.values, size_t(tokens) * of.v.out));
+    of.queries = of.raw_queries, of.keys = of.raw_keys;
+    turn(study, rows, of.queries.data(), of.q.out, 1);
+    turn(study, rows, of.keys.data(), of.k.out, 1);
+    attend(study, of, rows, rows, {}, of.keys.data(), of.values.data(), causal,
+           sized(of.mixed, size_t(tokens) * of.q.out));
+    project(of.o, of.mixed.data(), tokens, sized(of.said, size_t(tokens) * d));
+    add(of.said.data(), size_t(tokens) * d, x);
+}
+
+// d_x becomes the gradient before the sub-layer; nothing flows on below the lowest calibrated one.
+inline void look_back(Study& study, Attention& of, const Rows& rows, bool flows_on, float* d_x) {
+    const int tokens = rows.tokens(), d = study.width;
+    float* d_mixed = sized(study.scratch[3], size_t(tokens) * of.q.out);
+    project_back(study, of.o, of.mixed.data(), of.said.data(), d_x, tokens, d_mixed, false);
+    float* d_q = sized(study.scratch[4], size_t(tokens) * of.q.out);
+    Floats &d_k = study.scratch[5], &d_v = study.scratch[6];
+    d_k.assign(size_t(tokens) * of.k.out, 0.0f), d_v.assign(size_t(tokens) * of.v.out, 0.0f);
+    attend_back(study, of, rows, rows, {}, of.keys.data(), of.values.data(), d_mixed, d_q, d_k.data(),
+                d_v.data());
+    turn(study, rows, d_q, of.q.out, -1);
+    turn(study, rows, d_k.data(), of.k.out, -1);
+    float* d_read = flows_on ? sized(study.scratch[7], size_t(tokens) * d) : nullptr;
+    project_back(study, of.q, of.read.data(), of.raw_queries.data(), d_q, tokens, d_read, false);
+    project_back(study, of.k, of.read.data(), of.raw_keys.data(), d_k.data(), tokens, d_read, true);
+    project_back(study, of.v, of.read.data(), of.values.data(), d_v.data(), tokens, d_read, true);
+    if (flows_on) normalise_back(of.norm, d_read, tokens, d, d_x);
+}
+
+inline void feed(Study& study, Feed& of, int tokens, float* x) {
+    if (!of.up.out) return;
+    const int d = study.width;
+    float* read = sized(of.read, size_t(tokens) * d);
+    normalise(of.norm, x, tokens, d, read);
+    float* hidden = sized(of.hidden, size_t(tokens) * of.up.out);
+    project(of.up, read, tokens, hidden);
+    for (size_t i = 0; i < of.hidden.size(); ++i) hidden[i] = hidden[i] > 0 ? hidden[i] : 0.0f;
+    project(of.down, hidden, tokens, sized(of.said, size_t(tokens) * d));
+    add(of.said.data(), size_t(tokens) * d, x);
+}
+
+inline void feed_back(Study& study, Feed& of, int tokens, float* d_x) {
+    if (!of.up.out) return;
+    const int d = study.width;
+    float* d_hidden = sized(study.scratch[3], size_t(tokens) * of.up.out);
+    project_back(study, of.down, of.hidden.data(), of.said.data(), d_x, tokens, d_hidden, false);
+    for (size_t i = 0; i < of.hidden.size(); ++i) d_hidden[i] = of.hidden[i] > 0 ? d_hidden[i] : 0.0f;
+    float* d_read = sized(study.scratch[7], size_t(tokens) * d);
+    project_back(study, of.up, of.read.data(), nullptr, d_hidden, tokens, d_read, false);
+    normalise_back(of.norm, d_read, tokens, d, d_x);
+}
+
+// The source as a decoder layer sees it: task tokens in front, [K + N, ...].
+inline Shared in_front(const Study& study, Attention& of) {
+    Shared front;
+    front.count = study.batch.tokens;
+    front.keys = of.keys.data(), front.values = of.values.data(), front.scores = study.batch.task_scores.data();
+    return front;
+}
+
+inline void remember(Study& study, Attention& of) {
+    const Batch& batch = study.batch;
+    const int tokens = batch.tokens + batch.source.tokens();
+    project(of.k, study.joined.data(), tokens, sized(of.raw_keys, size_t(tokens) * of.k.out));
+    project(of.v, study.joined.data(), tokens, sized(of.values, size_t(tokens) * of.v.out));
+    of.keys = of.raw_keys;
+    turn(study, batch.source, of.keys.data() + size_t(batch.tokens) * of.k.out, of.k.out, 1);
+}
+
+inline void consult(Study& study, Attention& of, float* x) {
+    const Batch& batch = study.batch;
+    const int tokens = batch.target.tokens(), d = study.width;
+    float* read = sized(of.read, size_t(tokens) * d);
+    normalise(of.norm, x, tokens, d, read);
+    project(of.q, read, tokens, sized(of.raw_queries, size_t(tokens) * of.q.out));
+    of.queries = of.raw_queries;
+    turn(study, batch.target, of.queries.data(), of.q.out, 1);
+    const size_t after = size_t(batch.tokens) * of.k.out;
+    attend(study, of, batch.target, batch.source, in_front(study, of), of.keys.data() + after,
+           of.values.data() + after, false, sized(of.mixed, size_t(tokens) * of.q.out));
+    project(of.o, of.mixed.data(), tokens, sized(of.said, size_t(tokens) * d));
+    add(of.said.data(), size_t(tokens) * d, x);
+}
+
+// Adds to d_joined [K + N, D], what flows to the source and the task tokens.
+inline void consult_back(Study& study, Attention& of, float* d_x, float* d_joined, bool first) {
+    const Batch& batch = study.batch;
+    const int tokens = batch.target.tokens(), d = study.width, joined = batch.tokens + batch.source.tokens();
+    float* d_mixed = sized(study.scratch[3], size_t(tokens) * of.q.out);
+    project_back(study, of.o, of.mixed.data(), of.said.data(), d_x, tokens, d_mixed, false);
+    float* d_q = sized(study.scratch[4], size_t(tokens) * of.q.out);
+    Floats &d_k = study.scratch[5], &d_v = study.scratch[6];
+    d_k.assign(size_t(joined) * of.k.out, 0.0f), d_v.assign(size_t(joined) * of.v.out, 0.0f);
+    Shared front = in_front(study, of);
+    front.d_keys = d_k.data(), front.d_values = d_v.data();
+    const size_t after = size_t(batch.tokens) * of.k.out;
+    attend_back(study, of, batch.target, batch.source, front, of.keys.data() + after, of.values.data() + after,
+                d_mixed, d_q, d_k.data() + after, d_v.data() + after);
+    turn(study, batch.target, d_q, of.q.out, -1);
+    turn(study, batch.source, d_k.data() + after, of.k.out, -1);
+    float* d_read = sized(study.scratch[7], size_t(tokens) * d);
+    project_back(study, of.q, of.read.data(), of.raw_queries.data(), d_q, tokens, d_read, false);
+    normalise_back(of.norm, d_read, tokens, d, d_x);
+    project_back(study, of.k, study.joined.data(), of.raw_keys.data(), d_k.data(), joined, d_joined, !first);
+    project_back(study, of.v, study.joined.data(), of.values.data(), d_v.data(), joined, d_joined, true);
+}
+
+// --- the output ------------------------------------------------------------------------------------------
+
+// The table of all symbols with the task's own rows in it, and the bias.
+inline void write_table(Study& study) {
+    const Batch& batch = study.batch;
+    const int d = study.width, symbols = batch.symbols;
+    const float* theta = study.theta.data();
+    study.table.assign(batch.known, batch.known + size_t(symbols) * d);
+    study.table_bias.assign(batch.known_bias, batch.known_bias + symbols);
+    const float other = theta[batch.other_bias_at];
+    for (int v = 0; v < symbols; ++v) study.table_bias[v] += other;
+    for (size_t r = 0; r < batch.row_tokens.size(); ++r) {
+        const size_t token = size_t(batch.row_tokens[r]);
+        add(theta + batch.rows_at + r * d, d, study.table.data() + token * d);
+        study.table_bias[token] += theta[batch.row_bias_at + r] - other;
+    }
+    pack(study.scores, study.table.data(), d, symbols, 1, d);
+    pack(study.back_scores, study.table.data(), symbols, d, d, 1);
+}
+
+// Scores become probabilities in place; losses of each token.
+inline void judge(Study& study) {
+    const Batch& batch = study.batch;
+    const int tokens = batch.target.tokens(), symbols = batch.symbols;
+    const int padded = study.symbols_padded = (symbols + LANES - 1) / LANES * LANES;
+    float* scores = sized(study.shares, size_t(tokens) * padded);
+    multiply(study.hidden.data(), tokens, study.scores, study.table_bias.data(), scores, padded, false);
+    sized(study.losses, tokens), sized(study.plain, tokens), study.right.resize(tokens);
+    for (int n = 0; n < tokens; ++n) {
+        float* row = scores + size_t(n) * padded;
+        const float wanted = row[batch.wanted[n]];
+        float total = 0;
+        for (int v = 0; v < symbols; ++v) total += row[v];
+        for (int v = symbols; v < padded; ++v) row[v] = NOT_SEEN;
+        Lanes most = load(row);
+        for (int v = LANES; v < padded; v += LANES) most = larger(most, load(row + v));
+        const float top = largest(most);
+        Lanes powers{};
+        for (int v = 0; v < padded; v += LANES) {
+            const Lanes power = exponential(load(row + v) - top);
+            store(row + v, power);
+            powers += power;
+        }
+        const float whole = sum(powers), log_whole = top + std::log(whole);
+        for (int v = 0; v < padded; v += LANES) store(row + v, load(row + v) * (1.0f / whole));
+        study.plain[n] = log_whole - wanted;
+        study.losses[n] = (1 - batch.smoothing) * study.plain[n] +
+                          batch.smoothing * (log_whole - total / symbols);
+        study.right[n] = wanted >= top;
+    }
+}
+
+// From the pull of each token to d_hidden [N, D]; gradients of own rows and biases.
+inline void judge_back(Study& study, const float* pulls, float* d_hidden) {
+    const Batch& batch = study.batch;
+    const int tokens = batch.target.tokens(), symbols = batch.symbols, d = study.width;
+    const int padded = study.symbols_padded, rows = int(batch.row_tokens.size());
+    float* d_scores = study.shares.data();
+    const float even = batch.smoothing / symbols;
+    for (int n = 0; n < tokens; ++n) {
+        float* row = d_scores + size_t(n) * padded;
+        for (int v = 0; v < symbols; ++v) row[v] = (row[v] - even) * pulls[n];
+        row[batch.wanted[n]] -= (1 - batch.smoothing) * pulls[n];
+    }
+    // The product reads rows without gaps.
+    Floats& tight = study.scratch[3];
+    if (padded != symbols) {
+        sized(tight, size_t(tokens) * symbols);
+        for (int n = 0; n < tokens; ++n)
+            std::copy(d_scores + size_t(n) * padded, d_scores + size_t(n) * padded + symbols,
+                      tight.data() + size_t(n) * symbols);
+        d_scores = tight.data();
+    }
+    multiply(d_scores, tokens, study.back_scores, nullptr, d_hidden, d, false);
+    float* gradient = study.gradient.data();
+    float other = 0;
+    for (int first = 0; first < rows; first += EIGHT) {
+        const int numbers = rows - first < EIGHT ? rows - first : EIGHT;
+        float* u = sized(study.scratch[1], size_t(tokens) * EIGHT);
+        float sums[EIGHT] = {};
+        for (int n = 0; n < tokens; ++n)
+            for (int r = 0; r < EIGHT; ++r) {
+                const float one =
+                    r < numbers ? d_scores[size_t(n) * symbols + size_t(batch.row_tokens[first + r])] : 0.0f;
+                u[size_t(n) * EIGHT + r] = one, sums[r] += one;
+            }
+        float* of_rows = sized(study.scratch[2], size_t(EIGHT) * d);
+        outer(u, study.hidden.data(), tokens, d, of_rows);
+        std::copy(of_rows, of_rows + size_t(numbers) * d, gradient + batch.rows_at + size_t(first) * d);
+        for (int r = 0; r < numbers; ++r) gradient[batch.row_bias_at + first + r] = sums[r], other -= sums[r];
+    }
+    gradient[batch.other_bias_at] = other;  // all scores' gradients sum to nothing
+}
+
+// --- a batch's way ---------------------------------------------------------------------------------------
+
+void encode(Study& study, const Rows& rows, float* x, int first, int last) {
+    for (int layer = first; layer < last; ++layer) {
+        EncoderLayer& of = study.encoder[layer];
+        fold(study, of.self), fold(study, of.feed);
+        look(study, of.self, rows, false, x);
+        feed(study, of.feed, rows.tokens(), x);
+    }
+}
+
+void read(Study& study) {
+    const Batch& batch = study.batch;
+    const int d = study.width, sources = batch.source.tokens(), targets = batch.target.tokens();
+    const float *theta = study.theta.data(), root = std::sqrt(float(d));
+    study.stream.assign(batch.states, batch.states + size_t(sources) * d);
+    if (batch.source_rows_at >= 0)
+        for (int n = 0; n < sources; ++n)
+            if (const int row = batch.own_inputs[n])
+                for (int i = 0; i < d; ++i)
+                    study.stream[size_t(n) * d + i] += theta[batch.source_rows_at + size_t(row - 1) * d + i] * root;
+    encode(study, batch.source, study.stream.data(), batch.first_layer, int(study.encoder.size()));
+    sized(study.joined, size_t(batch.tokens + sources) * d);
+    std::copy(theta + batch.token_at, theta + batch.token_at + size_t(batch.tokens) * d, study.joined.data());
+    normalise(study.encoder_out, study.stream.data(), sources, d, study.joined.data() + size_t(batch.tokens) * d);
+    write_table(study);
+    float* x = sized(study.stream, size_t(targets) * d);
+    for (int n = 0; n < targets; ++n)
+        for (int i = 0; i < d; ++i)
+            x[size_t(n) * d + i] =
+                study.table[size_t(batch.given[n]) * d + i] * root + theta[batch.vector_at + i];
+    for (DecoderLayer& layer : study.decoder) {
+        fold(study, layer.self), fold(study, layer.first), fold(study, layer.cross), fold(study, layer.second);
+        look(study, layer.self, batch.target, true, x);
+        feed(study, layer.first, targets, x);
+        remember(study, layer.cross);
+        consult(study, layer.cross, x);
+        feed(study, layer.second, targets, x);
+    }
+    normalise(study.decoder_out, x, targets, d, sized(study.hidden, size_t(targets) * d));
+    judge(study);
+    study.read = true;
+}
+
+void teach(Study& study, const float* pull) {
+    const Batch& batch = study.batch;
+    const int d = study.width, sources = batch.source.tokens(), targets = batch.target.tokens();
+    const float root = std::sqrt(float(d));
+    study.gradient.assign(study.theta.size(), 0.0f);
+    float* gradient = study.gradient.data();
+    Floats pulls(targets), d_out(size_t(targets) * d), d_x(size_t(targets) * d, 0.0f);
+    for (int b = 0; b < batch.target.count(); ++b)
+        std::fill(pulls.begin() + batch.target.start[b], pulls.begin() + batch.target.start[b + 1], pull[b]);
+    judge_back(study, pulls.data(), d_out.data());
+    normalise_back(study.decoder_out, d_out.data(), targets, d, d_x.data());
+    Floats d_joined(size_t(batch.tokens + sources) * d);
+    for (size_t at = study.decoder.size(); at-- > 0;) {
+        DecoderLayer& layer = study.decoder[at];
+        feed_back(study, layer.second, targets, d_x.data());
+        consult_back(study, layer.cross, d_x.data(), d_joined.data(), at + 1 == study.decoder.size());
+        feed_back(study, layer.first, targets, d_x.data());
+        look_back(study, layer.self, batch.target, true, d_x.data());
+    }
+    column_sums(d_x.data(), nullptr, targets, d, gradient + batch.vector_at);
+    for (int n = 0; n < targets; ++n)
+        if (const int row = batch.row_of[batch.given[n]]; row >= 0)
+            for (int i = 0; i < d; ++i)
+                gradient[batch.rows_at + size_t(row) * d + i] += d_x[size_t(n) * d + i] * root;
+    std::copy(d_joined.begin(), d_joined.begin() + size_t(batch.tokens) * d, gradient + batch.token_at);
+    d_x.assign(size_t(sources) * d, 0.0f);
+    normalise_back(study.encoder_out, d_joined.data() + size_t(batch.tokens) * d, sources, d, d_x.data());
+    const bool own_inputs = batch.source_rows_at >= 0;
+    for (int layer = int(study.encoder.size()); layer-- > batch.first_layer;) {
+        feed_back(study, study.encoder[layer].feed, sources, d_x.data());
+        look_back(study, study.encoder[layer].self, batch.source, own_inputs || layer > batch.first_layer,
+                  d_x.data());
+    }
+    if (own_inputs)
+        for (int n = 0; n < sources; ++n)
+            if (const int row = batch.own_inputs[n])
+                for (int i = 0; i < d; ++i)
+                    gradient[batch.source_rows_at + size_t(row - 1) * d + i] += d_x[size_t(n) * d + i] * root;
+    study.read = false;
+}
