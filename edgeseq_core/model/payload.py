@@ -64,7 +64,7 @@ def no_calibration(error: Exception) -> SnapshotError:
 def own_rows(table: SymbolTable, rows: Sequence[int]) -> list[int]:
     """The symbols of a table that have a row; raises ValueError for none of its symbols, or one twice."""
     symbols = range(len(table))
-    if len(set(rows)) < len(rows) or any(row not in symbols for row in rows):
+    if len(set(rows)) < len(rows) or not all(map(symbols.__contains__, rows)):
         raise ValueError("an own row is of no symbol, or two are of one")
     return list(rows)
 

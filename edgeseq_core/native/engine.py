@@ -6,12 +6,10 @@ Activations are quantized a row at a time, so a row's bits depend neither on its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,14 +74,12 @@ def why_not(config: ModelConfig) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     sources: int
     moments: NDArray[Any]
 
 
-@dataclass(frozen=True)
-class _Served:
+class _Served(NamedTuple):
     """One immutable entry of the bank: read once a batch, replaced as a whole."""
 
     snapshot_id: str
@@ -151,7 +147,7 @@ class NativeEngine:
 
     def know(self, task: str, payload: bytes) -> None:
         stored, header = self._open(payload)
-        with _fitting():
+        with _Fitting():
             self._places[task] = self._place(header, stored.take(PLACE))
         self._bank.pop(task, None)
 
@@ -220,7 +216,7 @@ class NativeEngine:
 
     def _read(self, snapshot_id: str, payload: bytes) -> tuple[_Served, _Place]:
         stored, header = self._open(payload)
-        with _fitting():
+        with _Fitting():
             place = self._place(header, stored.take(PLACE))
             table = SymbolTable(self._header.vocabulary, header["symbols"], max_symbols=MAX_ROWS)
             inputs = InputRows.of_header(self._header.vocabulary, header)
@@ -254,13 +250,15 @@ class NativeEngine:
         }
 
 
-@contextmanager
-def _fitting() -> Iterator[None]:
+class _Fitting:
     """What is wrong with a snapshot's arrays or header, in one sentence."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise SnapshotError(f"the snapshot's tensors do not fit the base: {error}") from None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, (ValueError, KeyError, TypeError, RuntimeError)):
+            raise SnapshotError(f"the snapshot's tensors do not fit the base: {error}") from None
 
 
 def _shape(config: ModelConfig) -> dict[str, Any]:

@@ -22,15 +22,14 @@ Aligned<int32_t> sums(const Kernels& kernels, const Array& x, const Array& w) {
     for (size_t c = 0; c < columns; c++)
       codes[r * stride + c] = static_cast<uint8_t>(x.data[r * columns + c] + kernels.zero);
   Aligned<int32_t> found(rows * matrix.blocks() * kLanes);
-  kernels.sums({matrix.view(), 0, matrix.blocks(), codes.data(), stride, nullptr, rows, nullptr, nullptr, nullptr, 0,
-                nullptr, 0, nullptr, 0},
+  kernels.sums({matrix.view(), 0, matrix.blocks(), codes.data(), stride, nullptr, rows, nullptr, nullptr, nullptr, nullptr, 0},
                found.data());
   return found;
 }
 
-void print_sums(const Kernels& kernels, const Tensors& tensors) {
-  for (size_t i = 0; tensors.arrays.count("x" + std::to_string(i)); i++) {
-    const Array &x = tensors.arrays.at("x" + std::to_string(i)), &w = tensors.arrays.at("w" + std::to_string(i));
+void print_sums(const Kernels& kernels, Tensors& tensors) {
+  for (size_t i = 0; tensors.arrays.find("x" + std::to_string(i)); i++) {
+    const Array &x = *tensors.arrays.find("x" + std::to_string(i)), &w = *tensors.arrays.find("w" + std::to_string(i));
     const Aligned<int32_t> found = sums(kernels, x, w);
     const size_t width = padded(w.shape[0], kLanes);
     std::printf("%s sums", kernels.name);
@@ -57,7 +56,7 @@ void print_answers(const Kernels& kernels, const std::vector<std::string>& argum
 int main(int count, char** arguments) {
   const std::vector<std::string> files(arguments + 1, arguments + count);
   const std::string bytes = contents(files.at(2));
-  const Tensors tensors(bytes);
+  Tensors tensors(bytes);
   size_t sets;
   const Kernels* const* kernels = available(&sets);
   for (size_t i = 0; i < sets; i++) {

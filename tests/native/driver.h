@@ -49,9 +49,9 @@ inline std::shared_ptr<Calibration> load_task(Engine& engine, const std::string&
   for (size_t symbols = n.at(4); symbols; symbols--) shape.symbols.push_back(line<uint32_t>(in));
   const std::string bytes = contents(path);
   Tensors tensors(bytes);
-  tensors.arrays.erase("place");
+  if (Array* place = tensors.arrays.find("place")) place->taken = true;  // Python reads it
   Reader read(std::move(tensors.arrays));
-  auto made = std::make_shared<Calibration>(engine.model, std::move(shape), read);
+  auto made = std::make_shared<Calibration>(engine.model, std::move(shape), read, engine.kernels.zero);
   engine.remember(*made);
   return made;
 }

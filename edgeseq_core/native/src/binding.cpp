@@ -22,13 +22,12 @@ struct Stored {
 
   // An fp32 array, taken out; None where there is none.
   py::object take(const std::string& name) {
-    const auto found = tensors.arrays.find(name);
-    if (found == tensors.arrays.end()) return py::none();
-    const Array array = std::move(found->second);
-    tensors.arrays.erase(found);
-    if (array.type != Array::Type::float32) throw Misfit(name + " is not fp32");
-    py::array_t<float> out(array.shape);
-    std::memcpy(out.mutable_data(), array.data, static_cast<size_t>(out.nbytes()));
+    Array* array = tensors.arrays.find(name);
+    if (!array || array->taken) return py::none();
+    array->taken = true;
+    if (array->type != Array::Type::float32) throw Misfit(name + " is not fp32");
+    py::array_t<float> out(std::vector<size_t>(array->shape.begin(), array->shape.begin() + array->dimensions));
+    std::memcpy(out.mutable_data(), array->data, static_cast<size_t>(out.nbytes()));
     return out;
   }
 
@@ -61,7 +60,7 @@ std::shared_ptr<Calibration> make_calibration(Engine& engine, const py::dict& sh
       py::cast<Ids>(shape["alphabet"]),          py::cast<size_t>(shape["source_rows"])};
   const py::gil_scoped_release released;  // answers go on meanwhile
   Reader read(std::move(stored.tensors.arrays));
-  auto made = std::make_shared<Calibration>(engine.model, std::move(wanted), read);
+  auto made = std::make_shared<Calibration>(engine.model, std::move(wanted), read, engine.kernels.zero);
   engine.remember(*made);
   return made;
 }
@@ -147,8 +146,7 @@ py::array_t<int32_t> sums(const std::string& isa, const py::array_t<int8_t, py::
     for (size_t c = 0; c < columns; c++)
       codes[r * stride + c] = static_cast<uint8_t>(x.data()[r * columns + c] + kernels->zero);
   Aligned<int32_t> found(rows * width);
-  kernels->sums({matrix.view(), 0, matrix.blocks(), codes.data(), stride, nullptr, rows, nullptr, nullptr, nullptr,
-                 0, nullptr, 0, nullptr, 0},
+  kernels->sums({matrix.view(), 0, matrix.blocks(), codes.data(), stride, nullptr, rows, nullptr, nullptr, nullptr, nullptr, 0},
                 found.data());
   py::array_t<int32_t> made({rows, out});
   for (size_t r = 0; r < rows; r++) std::copy_n(&found[r * width], out, made.mutable_data(r, 0));
@@ -167,7 +165,7 @@ double multiply_adds_a_second(const std::string& isa, size_t rows, size_t out, s
   Aligned<uint8_t> codes((rows + kRowsAhead) * stride);
   Aligned<int32_t> found(rows * matrix.blocks() * kLanes);
   const Product product{matrix.view(), 0, matrix.blocks(), codes.data(), stride, nullptr, rows, nullptr, nullptr,
-                        nullptr, 0, nullptr, 0, nullptr, 0};
+                        nullptr, nullptr, 0};
   const auto now = [] { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); };
   kernels->sums(product, found.data());  // warm
   size_t times = 0;

@@ -24,12 +24,10 @@ struct CalibrationShape {
 // One calibrated use of a matrix.
 struct Fitted {
   Matrix a;                 // of all parts, `rank` rows a part
-  Aligned<float> no_bias;   // of a
   Aligned<int8_t> b;        // packed, rank columns a row
   Aligned<float> b_scale;   // folded
   Aligned<float> scale, bias;
   Aligned<float> factor;    // of the input; empty: none
-  std::vector<uint8_t> part_of_block;
   Finish finish, reduce;    // of the sums, and of those of `a`
 };
 
@@ -41,14 +39,19 @@ struct TaskMemory {
 class Calibration {
  public:
   // Throws Misfit.  The model must outlive it.
-  Calibration(std::shared_ptr<const Model> model, CalibrationShape shape, Reader& arrays);
+  // `zero`: of the kernels that it is for.
+  Calibration(std::shared_ptr<const Model> model, CalibrationShape shape, Reader& arrays, int zero);
   Calibration(const Calibration&) = delete;
   Calibration& operator=(const Calibration&) = delete;
 
   const std::shared_ptr<const Model> model;
   const CalibrationShape shape;
 
-  const Fitted* at(const Linear& linear) const { return fitted_[linear.id].get(); }
+  // Null where it leaves a use of a matrix as it is.
+  const Fitted* at(const Linear& linear) const {
+    const Fitted& found = fitted_[linear.id];
+    return found.a.rows() ? &found : nullptr;
+  }
   size_t symbols() const { return model->shape.vocabulary + shape.symbols.size(); }
 
   // y += the own row of a symbol, if it has one.
@@ -68,12 +71,19 @@ class Calibration {
   size_t bytes() const;
 
  private:
-  void fit(const Linear&, Reader&);
+  struct Scratch;
+
+  std::vector<const Linear*> calibrated() const;
+  size_t bytes_of(const Linear&) const;
+  void fit(const Linear&, Reader&, Scratch&);
+  void read_factors(const Part&, const PartKeys&, Reader&, Scratch&) const;
   void read_rows(Reader&);
 
-  std::vector<std::unique_ptr<Fitted>> fitted_;
+  const int zero_;
+  Arena arena_;  // of what it has of the base's uses
+  std::vector<Fitted> fitted_;
   std::vector<int32_t> row_of_;  // of each symbol; -1: none
-  Aligned<float> score_bias_, no_bias_;
+  Aligned<float> score_bias_, zeros_;
 };
 
 }  // namespace edgeseq

@@ -83,7 +83,7 @@ void Forward::look_up(uint32_t token, float factor, float* y) {
   const Finish* finish = &tail->widened;
   tail->rows.read_codes(row, kernels_.zero, space_.codes.data());
   kernels_.project({tail->wide.view(), 0, tail->wide.blocks(), space_.codes.data(), code_stride(tail->rows.columns()),
-                    &scale, 1, &finish, zeros_.data(), nullptr, 0, nullptr, 0, y, 0},
+                    &scale, 1, &finish, zeros_.data(), nullptr, y, 0},
                    Mode::add);
 }
 
@@ -126,7 +126,7 @@ void Forward::quantize_rows(const float* from, size_t stride, size_t width, cons
 // y = a matrix that no task changes, of the quantized rows; `finish` is one a task.
 void Forward::whole(const Matrix& matrix, const std::vector<const Finish*>& finish, float* y, size_t stride) {
   kernels_.project({matrix.view(), 0, matrix.blocks(), space_.codes.data(), space_.codes_stride,
-                    space_.x_scale.data(), rows_, finish.data(), task_.data(), nullptr, 0, nullptr, 0, y, stride},
+                    space_.x_scale.data(), rows_, finish.data(), task_.data(), nullptr, y, stride},
                    Mode::store);
 }
 
@@ -138,44 +138,47 @@ void Forward::linear(const Linear& linear, size_t first, size_t end, Mode mode, 
     finish_[t] = fitted ? &fitted->finish : &linear.bare;
     low = low || finish_[t]->low;
   }
-  size_t low_stride = 0;
-  const uint8_t* low_x = low ? reduce(linear, first, end, &low_stride) : nullptr;
+  LowRank low_rank{};
+  if (low) low_rank = reduce(linear, first, end);
   kernels_.project({linear.matrix->view(), first, end, space_.codes.data(), space_.codes_stride,
-                    space_.x_scale.data(), rows_, finish_.data(), task_.data(), low_x, low_stride,
-                    space_.u_scale.data(), linear.parts.size(), y, stride},
+                    space_.x_scale.data(), rows_, finish_.data(), task_.data(),
+                    low ? &low_rank : nullptr, y, stride},
                    mode);
 }
 
 // Codes of u = A x of each row whose task has a low-rank part here, for the parts in blocks [first, end).
-const uint8_t* Forward::reduce(const Linear& linear, size_t first, size_t end, size_t* stride) {
+LowRank Forward::reduce(const Linear& linear, size_t first, size_t end) {
   size_t rank = 0;
   for (const Calibration* task : tasks_)
     if (task && task->at(linear)) rank = std::max(rank, task->at(linear)->finish.rank);  // 0: no part
   const size_t parts = linear.parts.size(), width = padded(parts * rank, kLanes);
-  *stride = parts * rank;
-  space_.u.reserve(rows_ * width);
-  space_.u_codes.reserve(rows_ * *stride);
-  space_.u_scale.reserve(rows_ * parts);
-  for (const Segment& segment : segments_) {
-    const Calibration* task = tasks_[segment.task];
+  const LowRank out{space_.u_codes.reserve(rows_ * parts * rank), parts * rank, space_.u_scale.reserve(rows_ * parts), parts};
+  space_.u.reserve(rows_ * width + kLanes);
+  const size_t from = linear.part_of_block[first], to = linear.part_of_block[end - 1] + 1u;
+  const auto fitted_of = [&](size_t segment) {
+    const Calibration* task = segment < segments_.size() ? tasks_[segments_[segment].task] : nullptr;
     const Fitted* fitted = task ? task->at(linear) : nullptr;
-    if (!fitted || !fitted->finish.low) continue;
-    const size_t own = fitted->finish.rank, from = fitted->part_of_block[first],
-                 to = fitted->part_of_block[end - 1] + 1u;
-    const size_t a_first = from * own / kLanes, a_end = padded(to * own, kLanes) / kLanes;
+    return fitted && fitted->finish.low ? fitted : nullptr;
+  };
+  for (size_t s = 0; s < segments_.size(); s++) {
+    const Fitted* fitted = fitted_of(s);
+    if (const Fitted* next = fitted_of(s + 1)) next->a.prefetch(from * next->finish.rank, to * next->finish.rank);
+    if (!fitted) continue;
+    const Segment& segment = segments_[s];
+    const size_t own = fitted->finish.rank, a_first = from * own / kLanes, a_end = padded(to * own, kLanes) / kLanes;
     const Finish* reduce = &fitted->reduce;
     kernels_.project({fitted->a.view(), a_first, a_end,
                       &space_.codes[segment.first * space_.codes_stride], space_.codes_stride,
                       &space_.x_scale[segment.first], segment.end - segment.first, &reduce, zeros_.data(),
-                      nullptr, 0, nullptr, 0, &space_.u[segment.first * width + a_first * kLanes], width},
+                      nullptr, &space_.u[segment.first * width + a_first * kLanes], width},
                      Mode::store);
     for (size_t row = segment.first; row < segment.end; row++)
       for (size_t part = from; part < to; part++)
         space_.u_scale[row * parts + part] =
             kernels_.quantize_few(&space_.u[row * width + part * own], own,
-                                  &space_.u_codes[row * *stride + part * own]);
+                                  &space_.u_codes[row * out.stride + part * own]);
   }
-  return space_.u_codes.data();
+  return out;
 }
 
 void Forward::feed(const FfnSite& ffn) {

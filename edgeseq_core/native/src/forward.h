@@ -63,7 +63,8 @@ class Caches {
 // Buffers that grow to the largest batch they have seen, so that no step allocates.  One a thread.
 struct Workspace {
   std::vector<Memory> memories;  // of a batch's rows
-  Aligned<float> x, wide, mixed, row, scores, u, x_scale, u_scale, logits;
+  Aligned<float> x, wide, mixed, row, scores, u, x_scale, logits;
+  Aligned<LowScale> u_scale;
   std::vector<float> shares;  // of symbols of a source
   Aligned<uint8_t> codes, u_codes;
   Caches caches;
@@ -101,7 +102,7 @@ class Forward {
   void quantize_rows(const float* from, size_t stride, size_t width, const Linear* factors = nullptr);
   void whole(const Matrix&, const std::vector<const Finish*>&, float* y, size_t stride);
   void linear(const Linear&, size_t first, size_t end, Mode, float* y, size_t stride);
-  const uint8_t* reduce(const Linear&, size_t first, size_t end, size_t* stride);
+  LowRank reduce(const Linear&, size_t first, size_t end);
   void feed(const FfnSite&);
   void self_attention(const AttentionSite&, const std::vector<size_t>& lengths);
   void read_copyable(const std::vector<Source>& sources, Memory* memory);

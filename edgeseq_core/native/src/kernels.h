@@ -26,7 +26,7 @@ struct PackedView {
 };
 
 // What makes numbers of a task's sums: y = sum * x_scale * scale + bias, and B u of its low-rank part where
-// it has one (`low`: B packed, `rank` filled up to a multiple of 4).
+// it has one (`low`: B packed, `Kernels::zero` added to each byte, `rank` filled up to a multiple of 4).
 struct Finish {
   const float* scale;
   const float* bias;
@@ -38,6 +38,20 @@ struct Finish {
 
 enum class Mode { store, relu, add };  // y = ..., y = max(0, ...), y += ...
 
+// Of a row's u: what its codes are worth, and what sums begin at, -zero * the sum of the codes.
+struct LowScale {
+  float scale;
+  int32_t start;
+};
+
+// Codes of u = A x (signed everywhere) of all parts, `rank` a part.
+struct LowRank {
+  const uint8_t* codes;
+  size_t stride;          // of a row's codes
+  const LowScale* scale;  // [rows, parts]
+  size_t parts;
+};
+
 // y[:, block range] for `rows` rows of codes.  A row's result depends on its own codes, scale and task alone.
 struct Product {
   PackedView matrix;
@@ -48,10 +62,7 @@ struct Product {
   size_t rows;
   const Finish* const* finish;  // one a task of the batch
   const uint16_t* task;         // [rows]
-  const uint8_t* low_x;         // codes of u (signed), [rows, low_stride], rank a part
-  size_t low_stride;
-  const float* low_x_scale;  // [rows, low_scale_stride], one a part
-  size_t low_scale_stride;
+  const LowRank* low;           // null: no task of the batch has such a part here
   float* y;  // column 0 is the first block's first row
   size_t y_stride;
 };
@@ -87,7 +98,7 @@ struct Kernels {
   // Codes of x (times `factor` where there is one), n a multiple of 16; returns the scale.
   float (*quantize)(const float* x, const float* factor, size_t n, uint8_t* codes);
   // The same for a few numbers, any n, whose codes are signed everywhere.
-  float (*quantize_few)(const float* x, size_t n, uint8_t* codes);
+  LowScale (*quantize_few)(const float* x, size_t n, uint8_t* codes);
   // The same after an RMSNorm, times `factor` where there is one; y is scratch of n numbers.
   float (*normed)(const float* x, const float* gain, const float* factor, size_t n, float* y, uint8_t* codes);
   void (*project)(const Product&, Mode);

@@ -13,6 +13,7 @@ using edgeseq::Best;
 using edgeseq::Finish;
 using edgeseq::kLanes;
 using edgeseq::kMostQueries;
+using edgeseq::LowScale;
 using edgeseq::Mode;
 using edgeseq::Product;
 
@@ -41,18 +42,16 @@ float quantize(const float* x, const float* factor, size_t n, uint8_t* codes) {
   return to_codes(x, factor, n, larger(larger(most[0], most[1]), larger(most[2], most[3])), codes);
 }
 
-float quantize_few(const float* x, size_t n, uint8_t* codes) {
-  float top = 0;
-  for (size_t i = 0; i < n; i++) {
-    const float size = x[i] < 0 ? -x[i] : x[i];
-    top = size > top ? size : top;
-  }
-  const float inverse = top > 0 ? 127.0f / top : 0.0f;
-  for (size_t i = 0; i < n; i++) {
-    const float whole = (x[i] * inverse + 12582912.0f) - 12582912.0f;  // to the nearest, ties to even
-    codes[i] = static_cast<uint8_t>(static_cast<int8_t>(whole));
-  }
-  return top / 127.0f;
+LowScale quantize_few(const float* x, size_t n, uint8_t* codes) {
+  const auto left = [=](size_t at) { return n - at < kLanes ? n - at : kLanes; };
+  F most = all(0.0f);
+  for (size_t at = 0; at < n; at += kLanes) most = larger(most, magnitude(load_first(x + at, left(at))));
+  const float top = largest(most);
+  const F inverse = all(top > 0 ? 127.0f / top : 0.0f);
+  int32_t sum = 0;
+  for (size_t at = 0; at < n; at += kLanes)
+    sum += store_signed(codes + at, load_first(x + at, left(at)) * inverse, left(at));
+  return {top / 127.0f, -kZero * sum};
 }
 
 float normed(const float* x, const float* gain, const float* more, size_t n, float* y, uint8_t* codes) {
@@ -103,6 +102,37 @@ struct Finisher {
     }
   }
 
+  // Asks for what a tile's rows will read, where they are of several tasks: it lies far away, here and there.
+  EDGESEQ_INLINE void expect(size_t row, size_t rows, size_t block, size_t blocks) const {
+    if (p.task[row + rows - 1] == p.task[row]) return;
+    for (size_t r = 0; r < rows; r++) {
+      if (r && p.task[row + r] == p.task[row + r - 1]) continue;
+      const Finish& own = *p.finish[p.task[row + r]];
+      const size_t at = block * kLanes;
+      for (size_t b = 0; b < blocks * kLanes; b += kLanes) {
+        __builtin_prefetch(own.scale + at + b);
+        __builtin_prefetch(own.bias + at + b);
+        if (own.low) __builtin_prefetch(own.low_scale + at + b);
+      }
+      if (own.low)
+        for (size_t b = 0; b < blocks * own.rank * kLanes; b += 64) __builtin_prefetch(own.low + at * own.rank + b);
+    }
+  }
+
+  // The same of a tile whose rows are of several tasks, whose sums lie one row after another.
+  EDGESEQ_INLINE bool apart(size_t row, size_t rows, size_t block, size_t blocks, const int32_t* sums) const {
+    if (p.task[row + rows - 1] == p.task[row]) return false;
+    for (size_t r = 0; r < rows; r++, sums += blocks * kLanes) {
+      const Finish& own = *p.finish[p.task[row + r]];
+      if (own.low) {
+        of_row(own, row + r, block, blocks, sums, [&](size_t of, F y) EDGESEQ_LAMBDA { return with_low(own, row + r, of, y); });
+      } else {
+        of_row(own, row + r, block, blocks, sums, [](size_t, F y) EDGESEQ_LAMBDA { return y; });
+      }
+    }
+    return true;
+  }
+
   // The same of a whole tile from registers, where all its rows are of one task.
   template <size_t R, size_t B>
   EDGESEQ_INLINE bool together(size_t row, size_t block, const I (&sums)[R][B]) const {
@@ -118,6 +148,25 @@ struct Finisher {
   }
 
  private:
+  template <class More>
+  EDGESEQ_INLINE void of_row(const Finish& own, size_t row, size_t block, size_t blocks, const int32_t* sums,
+                             const More& more) const {
+    const F zero = all(0.0f), x_scale = all(p.x_scale[row]);
+    float* y = p.y + row * p.y_stride + (block - p.first_block) * kLanes;
+    const auto each = [&](const auto& put) EDGESEQ_LAMBDA {
+      for (size_t b = 0; b < blocks; b++) {
+        const size_t at = (block + b) * kLanes;
+        const F sum = to_floats(load_sums(sums + b * kLanes));
+        put(y + b * kLanes, more(block + b, fused(sum, x_scale * load(own.scale + at), load(own.bias + at))));
+      }
+    };
+    switch (mode) {
+      case Mode::store: return each([](float* out, F made) EDGESEQ_LAMBDA { store(out, made); });
+      case Mode::relu: return each([=](float* out, F made) EDGESEQ_LAMBDA { store(out, larger(made, zero)); });
+      case Mode::add: return each([](float* out, F made) EDGESEQ_LAMBDA { store(out, load(out) + made); });
+    }
+  }
+
   template <size_t R, size_t B, class More>
   EDGESEQ_INLINE void tile(const Finish& own, size_t row, size_t block, const I (&sums)[R][B], const More& more) const {
     const F zero = all(0.0f);
@@ -169,18 +218,21 @@ struct Finisher {
   // y + B u of the row.
   EDGESEQ_INLINE F with_low(const Finish& own, size_t row, size_t block, F y) const {
     const size_t at = block * kLanes, part = own.part_of_block[block];
-    const uint8_t* u = p.low_x + row * p.low_stride + part * own.rank;
+    const uint8_t* u = p.low->codes + row * p.low->stride + part * own.rank;
+    const LowScale& of_u = p.low->scale[row * p.low->parts + part];
     const int8_t* w = own.low + block * own.rank * kLanes;
-    I more = none();
-    for (size_t i = 0; i < own.rank; i += 4) more = dot_signed(more, shared(u + i), weights(w + i * kLanes));
-    const F scale = all(p.low_x_scale[row * p.low_scale_stride + part]) * load(own.low_scale + at);
-    return fused(to_floats(more), scale, y);
+    I more = all(of_u.start);
+    for (size_t i = 0; i < own.rank; i += 4) more = dot_low(more, shared(u + i), weights(w + i * kLanes));
+    return fused(to_floats(more), all(of_u.scale) * load(own.low_scale + at), y);
   }
 };
 
 struct KeepSums {
   const Product& p;
   int32_t* out;
+
+  EDGESEQ_INLINE void expect(size_t, size_t, size_t, size_t) const {}
+  EDGESEQ_INLINE bool apart(size_t, size_t, size_t, size_t, const int32_t*) const { return false; }
 
   template <size_t R, size_t B>
   EDGESEQ_INLINE bool together(size_t, size_t, const I (&)[R][B]) const {
@@ -208,6 +260,7 @@ EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const Done&
   const size_t stride = p.matrix.groups * 64, x_stride = p.x_stride;
   const int8_t* w = p.matrix.values + block * stride;
   const uint8_t* x = p.x + row * x_stride;
+  if constexpr (R > 1) done.expect(row, R, block, B);
   I sums[R][B][S];
   repeat<B>([&](auto b) EDGESEQ_LAMBDA {
     const I first = start(p.matrix.offset + (block + b) * kLanes);
@@ -239,6 +292,7 @@ EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const Done&
   repeat<R>([&](auto r) EDGESEQ_LAMBDA {
     repeat<B>([&](auto b) EDGESEQ_LAMBDA { store(made + (r * B + b) * kLanes, whole[r][b]); });
   });
+  if (done.apart(row, R, block, B, made)) return;
   for (size_t b = 0; b < B; b++) done(row, R, block + b, made + b * kLanes, B * kLanes);
 }
 

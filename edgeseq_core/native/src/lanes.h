@@ -74,11 +74,18 @@ EDGESEQ_INLINE X shared(const uint8_t* p) {
   return _mm512_set1_epi32(four);
 }
 EDGESEQ_INLINE I dot(I sum, X x, W w) { return _mm512_dpbusd_epi32(sum, x, w); }
-// Both signed, all sums from nothing: w + 128 is the unsigned one, and 128 x is taken out again.
-EDGESEQ_INLINE I dot_signed(I sum, X x, W w) {
-  const __m512i half = _mm512_set1_epi8(-128);
-  const __m512i too_much = _mm512_dpbusd_epi32(_mm512_setzero_si512(), half, x);
-  return _mm512_sub_epi32(_mm512_dpbusd_epi32(sum, _mm512_xor_si512(w, half), x), too_much);
+// Of signed x and of w + 128, which is the unsigned one.
+EDGESEQ_INLINE I dot_low(I sum, X x, W w) { return _mm512_dpbusd_epi32(sum, w, x); }
+EDGESEQ_INLINE I all(int32_t x) { return _mm512_set1_epi32(x); }
+EDGESEQ_INLINE F load_first(const float* p, size_t n) {
+  return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p)};
+}
+// Stores the first n as signed bytes, at most sixteen; returns their sum.  Those after them are zero.
+EDGESEQ_INLINE int32_t store_signed(uint8_t* p, F a, size_t n) {
+  const __m128i codes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)), half = _mm_set1_epi8(-128);
+  _mm_mask_storeu_epi8(p, static_cast<__mmask16>((1u << n) - 1), codes);
+  const __m128i sums = _mm_sad_epu8(_mm_xor_si128(codes, half), _mm_setzero_si128());
+  return _mm_cvtsi128_si32(sums) + _mm_extract_epi32(sums, 2) - 16 * 128;
 }
 EDGESEQ_INLINE I plus(I a, I b) { return _mm512_add_epi32(a, b); }
 EDGESEQ_INLINE F to_floats(I a) { return {_mm512_cvtepi32_ps(a)}; }
@@ -208,14 +215,10 @@ EDGESEQ_INLINE I start(const int32_t* offset) {
 EDGESEQ_INLINE I dot(I sum, X x, W w) {
   return {_mm256_dpbusd_avx_epi32(sum.a, x, w.a), _mm256_dpbusd_avx_epi32(sum.b, x, w.b)};
 }
-EDGESEQ_INLINE I dot_signed(I sum, X x, W w) {
-  const __m256i half = _mm256_set1_epi8(-128);
-  const __m256i too_much = _mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), half, x);
-  const auto one = [&](__m256i from, __m256i own) EDGESEQ_LAMBDA {
-    return _mm256_sub_epi32(_mm256_dpbusd_avx_epi32(from, _mm256_xor_si256(own, half), x), too_much);
-  };
-  return {one(sum.a, w.a), one(sum.b, w.b)};
+EDGESEQ_INLINE I dot_low(I sum, X x, W w) {
+  return {_mm256_dpbusd_avx_epi32(sum.a, w.a, x), _mm256_dpbusd_avx_epi32(sum.b, w.b, x)};
 }
+EDGESEQ_INLINE I all(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 #else
 // `vpmaddubsw` adds two products in 16 bits.  |x| <= 127 and |w| <= 127, so with the sign of x moved to w two
 // of them stay under 2^15: exact.
@@ -461,14 +464,32 @@ EDGESEQ_INLINE F totals(const F (&all)[16]) {
   return load(each);
 }
 
+EDGESEQ_INLINE F load_first(const float* p, size_t n) {
+  float first[16] = {};
+  for (size_t i = 0; i < n; i++) first[i] = p[i];
+  return load(first);
+}
+EDGESEQ_INLINE int32_t store_signed(uint8_t* p, F a, size_t n) {
+  float whole[16];
+  store(whole, rounded(a));
+  int32_t sum = 0;
+  for (size_t i = 0; i < n; i++) {
+    const auto code = static_cast<int8_t>(whole[i]);
+    p[i] = static_cast<uint8_t>(code);
+    sum += code;
+  }
+  return sum;
+}
+
 EDGESEQ_INLINE void transpose(const float* from, size_t stride, size_t rows, float* to) {
   for (size_t r = 0; r < rows; r++)
     for (size_t c = 0; c < 16; c++) to[16 * c + r] = from[r * stride + c];
 }
 #endif
 
-#if !defined(__AVX512F__) && !defined(__AVXVNNI__)  // where codes are signed anyway
-EDGESEQ_INLINE I dot_signed(I sum, X x, const W& w) { return dot(sum, x, w); }
+#if !defined(__AVX512F__) && !defined(__AVXVNNI__)  // where codes are signed anyway, and sums begin at nothing
+EDGESEQ_INLINE I dot_low(I sum, X x, const W& w) { return dot(sum, x, w); }
+EDGESEQ_INLINE I all(int32_t) { return none(); }
 #endif
 
 // e^x for x <= 0, to 2 units in the last place; what is under e^-87 counts as that much.

@@ -10,20 +10,49 @@
 
 #include "arrays.h"
 #include "kernels.h"
+#include "packing.h"
 
 namespace edgeseq {
 
-// A fixed number of plain values, zero at first.
+// Zeroed memory that many arrays share, so that one allocation makes room for all of them and one frees them.
+class Arena {
+ public:
+  Arena() = default;
+  explicit Arena(size_t bytes) : size_(bytes), data_(static_cast<char*>(std::aligned_alloc(64, padded(bytes, 64)))) {
+    if (!data_) throw std::bad_alloc();
+    std::memset(data_.get(), 0, padded(bytes, 64));
+  }
+
+  static size_t bytes_of(size_t bytes) { return padded(bytes, 64); }
+
+  void* take(size_t bytes) {
+    if (bytes_of(bytes) > size_ - used_) throw std::logic_error("an arena is too small");
+    char* out = data_.get() + used_;
+    used_ += bytes_of(bytes);
+    return out;
+  }
+
+  size_t size() const { return size_; }
+
+ private:
+  struct Free {
+    void operator()(char* p) const { std::free(p); }
+  };
+  size_t size_ = 0, used_ = 0;
+  std::unique_ptr<char, Free> data_;
+};
+
+// A fixed number of plain values, zero at first.  Those of an arena must not outlive it.
 template <class T>
 class Aligned {
  public:
   Aligned() = default;
-  explicit Aligned(size_t size) : size_(size) {
+  explicit Aligned(size_t size, Arena* arena = nullptr) : data_(nullptr, Free{!arena}), size_(size) {
     if (!size) return;
     const size_t bytes = padded(size * sizeof(T), 64);
-    data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
+    data_.reset(static_cast<T*>(arena ? arena->take(bytes) : std::aligned_alloc(64, bytes)));
     if (!data_) throw std::bad_alloc();
-    std::memset(data_.get(), 0, bytes);
+    if (!arena) std::memset(data_.get(), 0, bytes);
   }
   Aligned(const std::vector<float>& values, size_t size) : Aligned(size) {
     std::copy(values.begin(), values.end(), data_.get());
@@ -37,13 +66,17 @@ class Aligned {
   size_t bytes() const { return size_ * sizeof(T); }
 
   // At least so many values; what was there is lost when it grows.
-  void reserve(size_t size) {
+  T* reserve(size_t size) {
     if (size > size_) *this = Aligned(size);
+    return data();
   }
 
  private:
   struct Free {
-    void operator()(T* p) const { std::free(p); }
+    bool owned = true;
+    void operator()(T* p) const {
+      if (owned) std::free(p);
+    }
   };
   std::unique_ptr<T, Free> data_;
   size_t size_ = 0;
@@ -53,27 +86,32 @@ class Aligned {
 class Matrix {
  public:
   Matrix() = default;
-  Matrix(size_t rows, size_t columns)
+  Matrix(size_t rows, size_t columns, Arena* arena = nullptr)
       : rows_(rows),
         columns_(columns),
         groups_(padded(columns, kDepth) / 4),
-        values_(padded(rows, kLanes) * groups_ * 4),
-        offset_(padded(rows, kLanes)),
-        scale_(padded(rows, kLanes)) {}
+        values_(padded(rows, kLanes) * groups_ * 4, arena),
+        offset_(padded(rows, kLanes), arena),
+        scale_(padded(rows, kLanes), arena) {}
+
+  // What one takes of an arena.
+  static size_t bytes_of(size_t rows, size_t columns) {
+    const size_t lanes = padded(rows, kLanes);
+    return Arena::bytes_of(lanes * padded(columns, kDepth)) + 2 * Arena::bytes_of(lanes * 4);
+  }
 
   void put(size_t first, const QuantizedRows& from, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-      const int8_t* row = from.values + i * columns_;
-      int8_t* to = &values_[place(first + i, 0)];
-      size_t c = 0;
-      for (; c + 4 <= columns_; c += 4) std::memcpy(to + c * kLanes, row + c, 4);
-      for (; c < columns_; c++) to[c / 4 * 64 + c % 4] = row[c];
-      int32_t sum = 0;
-      for (c = 0; c < columns_; c++) sum += row[c];
-      offset_[first + i] = -128 * sum;
-      scale_[first + i] = from.scale[i];
-    }
+    put(first, from.values, count);
+    std::copy_n(from.scale.data(), count, &scale_[first]);
   }
+
+  // Rows from the `first` on, without their scales.
+  void put(size_t first, const int8_t* values, size_t count) {
+    pack(values, count, columns_, first, groups_, values_.data());
+    for (size_t i = 0; i < count; i++) offset_[first + i] = -128 * sum(values + i * columns_, columns_);
+  }
+
+  float* scale_from(size_t row) { return &scale_[row]; }
 
   // y += row * factor, [columns], a multiple of 4.
   void add_row(size_t row, float factor, float* y) const {
@@ -87,6 +125,12 @@ class Matrix {
   void read_codes(size_t row, int zero, uint8_t* codes) const {
     const int8_t* group = &values_[place(row, 0)];
     for (size_t c = 0; c < columns_; c++) codes[c] = static_cast<uint8_t>(group[c / 4 * 64 + c % 4] + zero);
+  }
+
+  // Asks for rows [first, end), which are read next.
+  void prefetch(size_t first, size_t end) const {
+    const int8_t* last = &values_[place(padded(end, kLanes), 0)];
+    for (const int8_t* at = &values_[place(first / kLanes * kLanes, 0)]; at < last; at += 64) __builtin_prefetch(at);
   }
 
   PackedView view() const { return {values_.data(), offset_.data(), groups_}; }

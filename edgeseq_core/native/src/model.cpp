@@ -198,8 +198,12 @@ FfnSite Model::ffn(Reader& arrays, const std::string& site, const std::string& n
 
 Linear Model::linear(Reader& arrays, const std::string& site, const Matrix& matrix,
                      std::vector<Part> parts) {
-  Linear out{0, site, &matrix, std::move(parts), Aligned<float>(matrix.blocks() * kLanes), {}};
-  for (const Part& part : out.parts) {
+  Linear out{0, site, &matrix, std::move(parts), {}, std::vector<uint8_t>(matrix.blocks()), Aligned<float>(matrix.blocks() * kLanes), {}};
+  for (size_t p = 0; p < out.parts.size(); p++) {
+    const Part& part = out.parts[p];
+    out.keys.emplace_back(site, part.name);
+    for (size_t row = part.first; row < part.first + part.rows; row += kLanes)
+      out.part_of_block[row / kLanes] = static_cast<uint8_t>(p);
     const std::vector<float> bias = arrays.floats("biases." + key(site, part.name), part.rows);
     std::copy(bias.begin(), bias.end(), out.bias.data() + part.first);
   }

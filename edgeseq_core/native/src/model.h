@@ -28,12 +28,22 @@ struct Part {
   size_t first, rows;
 };
 
+// What a calibration's arrays of a part are called (edgeseq_core/model/calibration.py, FACTORS); empty: it has none.
+struct PartKeys {
+  PartKeys(const std::string& site, const std::string& part);
+
+  Key a, a_scale, b, b_scale, scale, shift, hidden;
+  bool by_head;  // whether there is one scale a head
+};
+
 // One use of a matrix: its own biases, and how the bare base finishes its sums.
 struct Linear {
   size_t id;         // counted over the base
   std::string site;  // its name, as calibrations call it
   const Matrix* matrix;
   std::vector<Part> parts;
+  std::vector<PartKeys> keys;          // of each part
+  std::vector<uint8_t> part_of_block;  // which of them each block of 16 rows is of
   Aligned<float> bias;
   Finish bare;
 };

@@ -36,7 +36,7 @@ void Forward::score(const std::vector<Place>& places, size_t at) {
     space_.u.reserve(rows * own);
     kernels_.project({task.own_rows.view(), 0, task.own_rows.blocks(),
                       &space_.codes[segment.first * space_.codes_stride], space_.codes_stride,
-                      &space_.x_scale[segment.first], rows, &finish, zeros_.data(), nullptr, 0, nullptr, 0,
+                      &space_.x_scale[segment.first], rows, &finish, zeros_.data(), nullptr,
                       space_.u.data(), own},
                      Mode::store);
     for (size_t row = 0; row < rows; row++)

@@ -6,7 +6,6 @@
 
 #include <string>
 #include <string_view>
-#include <unordered_map>
 
 #include "arrays.h"
 
@@ -18,7 +17,7 @@ class Tensors {
   explicit Tensors(std::string_view bytes);
 
   std::string header;  // the text under `header` of the metadata
-  std::unordered_map<std::string, Array> arrays;
+  Arrays arrays;
 };
 
 }  // namespace edgeseq
