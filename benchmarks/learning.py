@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from report import publish
+from report import RESULTS, publish
 
 from edgeseq_core.corpus.streams import Stream
 from edgeseq_core.evaluate.bench_folder import BenchFolder
 from edgeseq_core.evaluate.learning_bench import Cell
+from edgeseq_core.evaluate.pictures import cost_and_quality
 from edgeseq_core.evaluate.summary import MEASURES, Summary, summaries
 
 EXPLAINED = """Every method starts from the shipped base and gets the same pairs in the same order. One that
@@ -72,6 +73,8 @@ def main() -> None:
         rows,
         "\n\n".join(filter(None, [args.note, EXPLAINED, *of_streams.values()])),
     )
+    if tasks := [summary for summary in found if summary.stream == "tasks"]:
+        (RESULTS / f"{args.name}.svg").write_text(cost_and_quality(tasks), "utf-8")
 
 
 if __name__ == "__main__":

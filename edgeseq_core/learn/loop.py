@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -18,14 +18,14 @@ from edgeseq_core.clock import Clock
 from edgeseq_core.engine import PairRow, Score
 from edgeseq_core.errors import FencedError, SnapshotError, StateVersionError
 from edgeseq_core.keys import partition_of
-from edgeseq_core.learn import regime
 from edgeseq_core.learn.example import Example, read_example
 from edgeseq_core.learn.gate_engine import gate_engine
+from edgeseq_core.learn.held_out import HeldOut
 from edgeseq_core.learn.learner import StepReport, TaskLearner
 from edgeseq_core.learn.studies import settled, study_on
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.source_encoder import CachingEncoder
-from edgeseq_core.replay.buffer import Move, Part, ReplayBuffer, StepCommit, StoredPair
+from edgeseq_core.replay.buffer import Move, ReplayBuffer, StepCommit, StoredPair
 from edgeseq_core.settings import EngineChoice, LearningSettings
 from edgeseq_core.snapshots.gate import SINCE_DRIFT, Gate, summary
 from edgeseq_core.snapshots.manifest import (
@@ -94,8 +94,7 @@ class _Task:
     last_step: int
     champion: _Rival
     reference: _Rival  # the best recent champion: the one that candidates are compared with
-    recent: deque[Example] = field(default_factory=deque)
-    probe: list[Example] = field(default_factory=list)
+    held_out: HeldOut
     arrivals: list[int] = field(default_factory=list)  # of pairs no champion has learnt yet
     offered_at: float = 0.0  # monotonic seconds
     checkpoint_digest: str = ""
@@ -218,9 +217,9 @@ class LearnerLoop:
         )
         fresh = [self._example(pair) for pair in drawn.fresh[: config.fresh_per_step]]
         replay = learner.replayed([self._example(pair) for pair in drawn.replay])
-        held = self._elect(task, fresh)
-        released, moves = self._hold_out(
-            task, [e for e, out in zip(fresh, held, strict=True) if out]
+        held = task.held_out.elect(learner, fresh)
+        released, moves = task.held_out.take(
+            learner, [e for e, out in zip(fresh, held, strict=True) if out]
         )
         began = self._timed(name, "draw", began)
         step = task.last_step + 1
@@ -242,7 +241,9 @@ class LearnerLoop:
             gate = self._offer(name, task, learned)
             self._timed(name, "gate", began)
         count = len(learned) + len(released)
-        return Turn(name, len(fresh), count, report, learner, self._drifted(task), gate)
+        return Turn(
+            name, len(fresh), count, report, learner, task.held_out.is_mixed(task.learner), gate
+        )
 
     def _catch_up(self) -> Turn | None:
         """Offer a step that was committed and never offered, so that what it learnt is served."""
@@ -257,7 +258,7 @@ class LearnerLoop:
     def _late_offer(self, name: str, task: _Task) -> Turn:
         gate = self._offer(name, task, [])
         nothing = StepReport([], 0.0, "", drift=False)
-        return Turn(name, 0, 0, nothing, task.learner, self._drifted(task), gate)
+        return Turn(name, 0, 0, nothing, task.learner, task.held_out.is_mixed(task.learner), gate)
 
     def _rehearse(self) -> Turn | None:
         """A replay-only step for the task that has rehearsed least since its last fresh pairs."""
@@ -285,7 +286,7 @@ class LearnerLoop:
         last = anew or task.rehearsals >= learner.rehearsals
         offers = last and self._gates and not learner.progress.relearning
         gate = self._offer(name, task, replay if anew else []) if offers else None
-        return Turn(name, 0, 0, report, learner, self._drifted(task), gate)
+        return Turn(name, 0, 0, report, learner, task.held_out.is_mixed(task.learner), gate)
 
     def submit_as(self, name: str, report: GateReport) -> GateEvent:
         """Offer a task's present state under a verdict that was reached before."""
@@ -305,59 +306,6 @@ class LearnerLoop:
         """Forget what this loop knows of a task; its next turn reads the store."""
         self._close(name)
         self._anew = self._registry.relearning(self._partitions)
-
-    # --- held-out pairs ----------------------------------------------------------------------------
-
-    def _elect(self, task: _Task, fresh: Sequence[Example]) -> list[bool]:
-        """Which fresh pairs are held out: by their key's draw, and never more than the share so far.
-
-        The share is larger after a drift, until the gate has enough pairs to see what was learnt since.
-        """
-        progress = task.learner.progress
-        share, out = self._config.held_out_share, progress.held_out
-        since = sum(not self._before_drift(task, example) for example in task.recent)
-        if task.learner.adapts and since < self._config.gate_min_pairs:
-            share = max(share, self._config.drift_held_out_share)
-        seen, held = progress.pairs + out, list[bool]()
-        for example in fresh:
-            seen += 1
-            held.append(example.part == "bulk" and example.draw < share and out + 1 <= share * seen)
-            out += held[-1]
-        return held
-
-    def _hold_out(self, task: _Task, chosen: Sequence[Example]) -> tuple[list[Example], list[Move]]:
-        """Put new pairs into the recent slice; what it pushes out goes to the probe, or is released.
-
-        Pairs older than the last drift leave the probe first.  Returns the released pairs (to be
-        trained now) and all moves but theirs: one a pair, however far it came in this step.
-        """
-        released, moves = list[Example](), list[Move]()
-        for example in chosen:
-            task.recent.append(example)
-            if len(task.recent) <= self._config.recent_pairs:
-                continue
-            task.probe.append(task.recent.popleft())
-            if len(task.probe) > self._config.probe_pairs:
-                gone = max(task.probe, key=lambda e: (self._before_drift(task, e), e.priority))
-                task.probe.remove(gone)
-                released.append(gone)
-        parts: tuple[tuple[Part, deque[Example] | list[Example]], ...]
-        parts = (("recent", task.recent), ("probe", task.probe))
-        for part, held in parts:
-            for at, example in enumerate(held):
-                if example.part != part:
-                    priority = example.priority if part == "probe" else 0.0
-                    moves.append(Move(example.key, example.part, part, priority))
-                    held[at] = replace(example, part=part)
-        return released, moves
-
-    @staticmethod
-    def _before_drift(task: _Task, example: Example) -> bool:
-        return regime.is_before(task.learner.progress, example)
-
-    def _drifted(self, task: _Task) -> bool:
-        """Whether pairs from before the last drift are still held out."""
-        return any(self._before_drift(task, e) for e in (*task.recent, *task.probe))
 
     # --- commit, candidate, gate -------------------------------------------------------------------
 
@@ -470,12 +418,16 @@ class LearnerLoop:
             self._engine.drop(slot)
 
     def _judge(self, task: _Task, candidate: _Rival, learned: Sequence[Example]) -> GateReport:
-        sets: dict[str, list[Example]] = {"recent": list(task.recent), "probe": list(task.probe)}
-        if len(task.recent) < self._config.gate_min_pairs:
+        held_out = task.held_out
+        sets: dict[str, list[Example]] = {
+            "recent": list(held_out.recent),
+            "probe": list(held_out.probe),
+        }
+        if len(held_out.recent) < self._config.gate_min_pairs:
             sets["learnt"] = list(learned)
-        drift = self._drifted(task)
+        drift = task.held_out.is_mixed(task.learner)
         if drift:
-            sets[SINCE_DRIFT] = [e for e in task.recent if not self._before_drift(task, e)]
+            sets[SINCE_DRIFT] = held_out.since_drift(task.learner)
         sets = {kind: examples for kind, examples in sets.items() if examples}
         for rival in (candidate, task.reference, task.champion):
             self._measure(rival, {e.key: e for examples in sets.values() for e in examples})
@@ -521,15 +473,18 @@ class LearnerLoop:
                 state.checkpoint, self._base, name, self._config, self._study
             )
         champion, reference = self._rivals(name, status)
-        task = _Task(learner, state.branch, state.step, state.last_step, champion, reference)
+        held_out = HeldOut(self._config)
+        task = _Task(
+            learner, state.branch, state.step, state.last_step, champion, reference, held_out
+        )
         if state.checkpoint is not None:
             task.checkpoint_digest = hashlib.sha256(state.checkpoint).hexdigest()
-        task.recent.extend(self._example(pair) for pair in self._buffer.read(name, "recent"))
-        task.probe.extend(self._example(pair) for pair in self._buffer.read(name, "probe"))
+        held_out.recent.extend(self._example(pair) for pair in self._buffer.read(name, "recent"))
+        held_out.probe.extend(self._example(pair) for pair in self._buffer.read(name, "probe"))
         if state.checkpoint is None and state.last_step:
             kept = [self._example(pair) for pair in self._buffer.read(name, "reservoir")]
-            held_out = [*task.recent, *task.probe]
-            learner.begin_anew(kept, held_out, self._positions(name, [*kept, *held_out]))
+            taken = [*kept, *held_out.all]
+            learner.begin_anew(kept, held_out.all, self._positions(name, taken))
         self._open[name] = task
         if name not in self._order:
             self._order.append(name)

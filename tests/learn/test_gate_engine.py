@@ -65,7 +65,7 @@ def test_a_candidate_s_scores_are_those_that_the_serving_engine_gives_its_bytes(
     assert payload is not None
     engine = NativeEngine(base.stored) if INSTRUCTIONS else TorchEngine(base)
     engine.swap(TASK, TASK, payload)
-    held = [*task.recent, *task.probe]
+    held = task.held_out.all
     assert held
     task.champion.scores = {}
     learner.loop._measure(task.champion, {e.key: e for e in held})

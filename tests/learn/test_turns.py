@@ -89,7 +89,7 @@ def test_a_pair_may_pass_several_parts_in_one_step(
     assert (stats.pairs["recent"], stats.pairs["probe"]) == (recent, probe)
     assert stats.learnt == 80 - recent - probe
     task = learner.loop._open["numbers"]
-    for part, held in (("recent", task.recent), ("probe", task.probe)):
+    for part, held in (("recent", task.held_out.recent), ("probe", task.held_out.probe)):
         stored = {pair.key for pair in learner.buffer.read("numbers", part)}  # type: ignore[arg-type]
         assert {example.key for example in held} == stored
         assert {example.part for example in held} == {part}

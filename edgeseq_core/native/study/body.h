@@ -9,6 +9,8 @@ namespace study {
 namespace {
 #include "lanes.h"
 #include "products.h"
+#include "tokens.h"
+#include "attention.h"
 #include "network.h"
 
 #define TEXT(name) #name
