@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--cpu-s", type=float, default=120)
     parser.add_argument("--seeds", default="1,2")
     parser.add_argument("--pairs", type=int, default=1_000)
+    parser.add_argument("--name", default="consolidation", help="of the table")
     args = parser.parse_args()
     torch.set_num_threads(1)
     settings = ConsolidationSettings(cpu_s=args.cpu_s)
@@ -72,9 +73,10 @@ def main() -> None:
             print(row, flush=True)
             rows.append(row)
         publish(
-            "consolidation",
+            args.name,
             f"python benchmarks/model/consolidation.py --g2p FOLDER --cpu-s {args.cpu_s:g} "
-            f"--seeds {args.seeds} --pairs {args.pairs}",
+            f"--seeds {args.seeds} --pairs {args.pairs}"
+            + (f" --name {args.name}" if args.name != "consolidation" else ""),
             rows,
             f"Exact answers in % on {TESTED} pairs a task that nothing has seen, int8 bytes as they "
             "serve; rule: what it says of the pairs that the tasks hold out (34 to 47: one pair "
