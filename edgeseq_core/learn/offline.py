@@ -51,7 +51,6 @@ class OfflineLearner:
             partition_count=1,
             clock=self.clock,
         )
-        self._engine = gate_engine(base, BatchEncoder(base))
         self._epoch = self.buffer.acquire("consumer", 0)
         self._offset = 0
 
@@ -103,12 +102,12 @@ class OfflineLearner:
 
     def answers(self, task: str, sources: Sequence[str]) -> list[str]:
         """The champion's greedy answers (the bare base's while there is none), in batches of 64."""
-        payload = self.payload(task) or self.loop.identity_payload()
-        self._engine.swap(task, task, payload)
+        engine = gate_engine(self.base, BatchEncoder(self.base))
+        engine.swap(task, task, self.payload(task) or self.loop.identity_payload())
         out: list[str] = []
         for at in range(0, len(sources), 64):
             rows = [SourceRow(task, source) for source in sources[at : at + 64]]
-            out += [generation.target for generation in self._engine.generate(rows, Limits())]
+            out += [generation.target for generation in engine.generate(rows, Limits())]
         return out
 
     def payload(self, task: str) -> bytes | None:

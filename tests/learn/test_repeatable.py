@@ -9,9 +9,10 @@ import pytest
 
 from edgeseq_core.engine import Limits, SourceRow
 from edgeseq_core.learn.drift import MEMORY_PAIRS, DriftMonitor
+from edgeseq_core.learn.gate_engine import gate_engine
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import Calibration
-from edgeseq_core.model.torch_engine import TorchEngine
+from edgeseq_core.model.source_encoder import BatchEncoder
 from edgeseq_core.testing.base import tiny_base
 from tests.learn.rig import Learner, numbered
 
@@ -90,7 +91,7 @@ def test_learning_one_task_leaves_the_others_alone(base: Base) -> None:
     if learner.buffer.state("numbers").checkpoint == checkpoint:
         assert learner.payload("numbers") == payload
 
-    engine = TorchEngine(base)
+    engine = gate_engine(base, BatchEncoder(base))
     assert payload is not None
     engine.swap("numbers", "numbers", payload)
     letters = learner.payload("letters")
