@@ -76,7 +76,12 @@ def test_a_real_redis_takes_the_configuration(tmp_path: Path) -> None:
         assert wait_until(
             lambda: is_listening(port), timeout_s=10, alive=lambda: process.poll() is None
         )
-        assert (tmp_path / "appendonlydir").is_dir()
+        # It listens before it has made the folder.
+        assert wait_until(
+            (tmp_path / "appendonlydir").is_dir,
+            timeout_s=10,
+            alive=lambda: process.poll() is None,
+        )
     finally:
         assert stop(process, grace_s=5) == 0
 
