@@ -1,4 +1,6 @@
-"""A base as calibrations make it: folded for one task that learns, gathered for a batch of many tasks.
+"""A base as calibrations make it: folded for one task, gathered for a batch of many tasks.
+
+A step that trains a calibration alone has weights of its own (`learning_weights`).
 
 Shapes: D = d_model, r = rank, R own rows, V symbols of the base, B rows of a batch, T tokens.
 """
@@ -19,15 +21,35 @@ from edgeseq_core.model.layout import ROWS, Layout
 from edgeseq_core.model.sites import Site
 
 
-class MergedWeights:
-    """A base with one task's calibration folded into its matrices once a step: the learner's view.
+class OneTask:
+    """What the weights of one task are, however its matrices are used."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        self.calibration, self.base = calibration, calibration.base
+
+    def task_scores(self, rows: int) -> Tensor:
+        return torch.tensor(self.calibration.splits.scores).expand(rows, -1)
+
+    def own_inputs(self, sources: Sequence[str]) -> Tensor | None:
+        if not self.calibration.inputs.rows:
+            return None
+        rows = pad([self.calibration.inputs.of(source) for source in sources])
+        return F.embedding(rows, self.calibration.input_table())
+
+    @property
+    def frozen_layers(self) -> int:
+        return self.base.config.encoder_layers - self.calibration.config.encoder_layers
+
+
+class MergedWeights(OneTask):
+    """A base with one task's calibration folded into its matrices: to answer, and where the base learns too.
 
     ``W' = (1 + s_out) * (W + B A) * (1 + s_in)`` and ``b' = (1 + s_out) * b + t``; gradients flow to the
     calibration, and to a base that is not frozen.  The token table is the base's with own rows added.
     """
 
     def __init__(self, calibration: Calibration) -> None:
-        self.calibration, self.base = calibration, calibration.base
+        super().__init__(calibration)
         own = calibration.tensors
         self._merged: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
         for site in calibration.sites:
@@ -78,21 +100,8 @@ class MergedWeights:
         own = self.calibration.tensors
         return own["token"].expand(rows, -1, -1), own["vector"].expand(rows, 1, -1)
 
-    def task_scores(self, rows: int) -> Tensor:
-        return torch.tensor(self.calibration.splits.scores).expand(rows, -1)
-
-    def own_inputs(self, sources: Sequence[str]) -> Tensor | None:
-        if not self.calibration.inputs.rows:
-            return None
-        rows = pad([self.calibration.inputs.of(source) for source in sources])
-        return F.embedding(rows, self.calibration.input_table())
-
     def layout(self, _real: Tensor) -> Layout:
         return ROWS
-
-    @property
-    def frozen_layers(self) -> int:
-        return self.base.config.encoder_layers - self.calibration.config.encoder_layers
 
 
 class GatheredWeights:

@@ -10,7 +10,6 @@ Shapes: N tokens, D = d_model, r = rank, R own rows, V symbols (own ones include
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,16 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from edgeseq_core.model.batch import pad
+from edgeseq_core.model.calibrated_weights import OneTask
 from edgeseq_core.model.calibration import FACTORS, Calibration
 from edgeseq_core.model.layout import Layout, Packed
 
 
-class LearningWeights:
+class LearningWeights(OneTask):
     """One task's weights for one step of its learner; the base's own numbers get no gradient."""
 
     def __init__(self, calibration: Calibration) -> None:
-        self.calibration, self.base = calibration, calibration.base
+        super().__init__(calibration)
         self._calibrated = {site.name for site in calibration.sites}
         own = calibration.tensors
         table = torch.cat([self.base.tokens.table(), calibration.virtual_rows()]).detach()
@@ -76,21 +75,8 @@ class LearningWeights:
         own = self.calibration.tensors
         return own["token"][None], own["vector"][None, None]
 
-    def task_scores(self, rows: int) -> Tensor:
-        return torch.tensor(self.calibration.splits.scores).expand(rows, -1)
-
-    def own_inputs(self, sources: Sequence[str]) -> Tensor | None:
-        if not self.calibration.inputs.rows:
-            return None
-        rows = pad([self.calibration.inputs.of(source) for source in sources])
-        return F.embedding(rows, self.calibration.input_table())
-
     def layout(self, real: Tensor) -> Layout:
         return Packed(real)
-
-    @property
-    def frozen_layers(self) -> int:
-        return self.base.config.encoder_layers - self.calibration.config.encoder_layers
 
 
 def token_losses(scores: Tensor, wanted: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
