@@ -62,6 +62,7 @@ def cost_and_quality(rows: Sequence[Summary]) -> str:
                 linestyle="",
                 **_look(row.method),
             )
+            axes.annotate(row.method, (cost.mean, quality.mean), (6, 4), textcoords="offset points")
         axes.set(xlabel="CPU-seconds of learning / 1,000 pairs", ylabel="average accuracy, %")
         axes.set_xlim(left=0)
         axes.set_ylim(0, 100)
@@ -70,8 +71,12 @@ def cost_and_quality(rows: Sequence[Summary]) -> str:
 
 
 def _look(method: str) -> dict[str, str]:
-    """A method has one colour in all pictures."""
-    return {"label": method, "color": f"C{list(METHODS).index(method)}"}
+    """A method has one colour in all pictures: ten strong ones, then the same ones light."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    at = list(METHODS).index(method)
+    return {"label": method, "color": to_hex(colormaps["tab20"](2 * at % 20 + at // 10))}
 
 
 def _svg(name: str, draw: Callable[[Any], None]) -> str:
