@@ -1,4 +1,4 @@
-"""Which engine scores for the gate: the one that would serve what it scores."""
+"""Which engine scores for the gate, and answers offline: the one that would serve."""
 
 from __future__ import annotations
 

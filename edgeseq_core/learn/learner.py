@@ -176,8 +176,8 @@ class TaskLearner:
         place = self.calibration.place
         found = self.study.features(self.calibration, [e.source for e in fresh])
         self.calibration.place = place.with_sources(found)
-        far = place.sources >= FEWEST_SOURCES
-        return list(place.distances(found)) if far else [None] * len(fresh)
+        placed = place.sources >= FEWEST_SOURCES
+        return list(place.distances(found)) if placed else [None] * len(fresh)
 
     def _score(
         self, fresh: Sequence[Example], scores: Sequence[Score], distances: Sequence[float | None]
