@@ -31,13 +31,13 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from report import publish  # noqa: E402
 
-from edgeseq_core.engine import Limits, SourceRow  # noqa: E402
+from edgeseq_core.engine import Engine, Limits, SourceRow  # noqa: E402
 from edgeseq_core.evaluate.floors import SuffixRules, accuracy, copy_source  # noqa: E402
 from edgeseq_core.learn.example import Example  # noqa: E402
 from edgeseq_core.learn.learner import TaskLearner  # noqa: E402
 from edgeseq_core.model.base import Base  # noqa: E402
 from edgeseq_core.model.source_encoder import CachingEncoder  # noqa: E402
-from edgeseq_core.model.study import TorchStudy  # noqa: E402
+from edgeseq_core.model.study import Study, TorchStudy  # noqa: E402
 from edgeseq_core.model.torch_engine import TorchEngine  # noqa: E402
 from edgeseq_core.settings import LearningSettings  # noqa: E402
 
@@ -80,8 +80,10 @@ class Scheduled(TaskLearner):
         return warm * max(0.02, 0.5 * (1 + math.cos(math.pi * min(1.0, self.done))))
 
 
-def taught(base: Base, task: str, train: Pairs, cpu_s: float, seed: int) -> tuple[bytes, int]:
-    """A calibration's int8 bytes after so many CPU-seconds of training, and the steps taken."""
+def taught(
+    base: Base, task: str, train: Pairs, *, cpu_s: float, seed: int, study: Study | None = None
+) -> TaskLearner:
+    """A task's learner after so many CPU-seconds of training, by PyTorch unless another study is given."""
     settings = LearningSettings(
         seed=seed,
         encoder_layers=base.config.encoder_layers,
@@ -89,8 +91,8 @@ def taught(base: Base, task: str, train: Pairs, cpu_s: float, seed: int) -> tupl
         averaging=0.98,
         loss_clip=1e9,  # the pairs are clean
     )
-    study = TorchStudy(base, CachingEncoder(base, calibrated_layers=settings.encoder_layers))
-    learner = Scheduled(base, task, settings, study)
+    encoder = CachingEncoder(base, calibrated_layers=settings.encoder_layers)
+    learner = Scheduled(base, task, settings, study or TorchStudy(base, encoder))
     pairs, used = shuffled(train, seed), 0.0
     while used < cpu_s:
         examples = [
@@ -100,7 +102,7 @@ def taught(base: Base, task: str, train: Pairs, cpu_s: float, seed: int) -> tupl
         began, learner.done = time.process_time(), used / cpu_s
         learner.step(learner.progress.step + 1, [], [], examples)
         used += time.process_time() - began
-    return learner.payload(), learner.progress.step
+    return learner
 
 
 def shuffled(train: Pairs, seed: int) -> Iterator[tuple[str, str]]:
@@ -137,7 +139,12 @@ def error_rate(answers: Iterable[str], pairs: Pairs) -> float:
     return 100 * (1 - accuracy(answers, [target for _, target in pairs]))
 
 
-def answers(engine: TorchEngine, task: str, pairs: Pairs) -> Iterator[str]:
+def written(pairs: Pairs) -> Pairs:
+    """Phones without the blanks between them, as the model learns them."""
+    return [(source, target.replace(" ", "")) for source, target in pairs]
+
+
+def answers(engine: Engine, task: str, pairs: Pairs) -> Iterator[str]:
     """Greedy answers as they are written."""
     rows = [SourceRow(task, source) for source, _ in pairs]
     for at in range(0, len(rows), 64):
@@ -149,8 +156,8 @@ def measured(base: Base, folder: Path, size: str, language: str, seed: int) -> R
     """One row of the table."""
     parts = ("train", "dev", "test")
     train, dev, test = (table(folder / size / f"{language}_{part}.tsv") for part in parts)
-    written = [(source, target.replace(" ", "")) for source, target in train]
-    payload, steps = taught(base, language, written, CPU_S[size], seed)
+    learner = taught(base, language, written(train), cpu_s=CPU_S[size], seed=seed)
+    payload = learner.payload()
     engine, phones, rules = TorchEngine(base), Phones(train), SuffixRules()
     engine.swap(language, language, payload)
     rules.learn_many(train)
@@ -169,7 +176,7 @@ def measured(base: Base, folder: Path, size: str, language: str, seed: int) -> R
         "suffix rules": error_rate((rules.predict_one(source) for source, _ in floor), floor),
         "seed": seed,
         "CPU-s": CPU_S[size],
-        "steps": steps,
+        "steps": learner.progress.step,
         "KiB": len(payload) / 1024,
         "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
