@@ -21,6 +21,7 @@ from setuptools.errors import CompileError
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mfma"]
 INSTRUCTIONS = {
     "x86_64": {
+        "loops_avx2": ["-mavx2", "-mf16c"],
         "isa_avx2": ["-mavx2", "-mfma"],
         "isa_avxvnni": ["-mavx2", "-mfma", "-mavxvnni"],
         "isa_avx512": AVX512,

@@ -2,9 +2,9 @@
 
     python benchmarks/model/int8_g2p.py --g2p FOLDER [--languages fre,ady,...]
 
-A calibration a language is trained as `g2p.py` does, by the native step and for some two thirds of its steps.  The
-same one then answers greedily: as the learner holds it, in fp32 on the dequantised base; its int8 bytes in
-fp32 arithmetic; and these bytes in the native engine, whose activations are int8 too.
+A calibration a language is trained as `g2p.py` does, by the native step and for some two thirds of its steps.
+The same one then answers greedily: as the learner holds it, in fp32 on the dequantised base; its int8 bytes
+in fp32 arithmetic; and these bytes in the native engine, whose activations are int8 too.
 """
 
 from __future__ import annotations

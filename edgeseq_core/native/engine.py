@@ -83,6 +83,9 @@ class _Served(NamedTuple):
     """One immutable entry of the bank: read once a batch, replaced as a whole."""
 
     snapshot_id: str
+    said: (
+        str  # by its header, but for the number of sources: what the next snapshot mostly says too
+    )
     table: SymbolTable
     inputs: InputRows
     calibration: Any  # of the extension module
@@ -114,6 +117,7 @@ class NativeEngine:
         except ValueError as error:
             raise SnapshotError(f"the base's tensors do not fit its header: {error}") from None
         self._engine = native.Engine(model, instructions or found[0])
+        self._layouts = native.Layouts()
         self._threads = threads
         self._bank: dict[str, _Served] = {}
         self._places: dict[str, _Place] = {}  # of the bank's tasks, and of unloaded ones
@@ -136,7 +140,7 @@ class NativeEngine:
         return len(self._header.vocabulary.encode(source)) + 1
 
     def swap(self, task: str, snapshot_id: str, payload: bytes) -> None:
-        self._bank[task], self._places[task] = self._read(snapshot_id, payload)
+        self._bank[task], self._places[task] = self._read(task, snapshot_id, payload)
 
     def drop(self, task: str) -> None:
         self._bank.pop(task, None)
@@ -208,21 +212,27 @@ class NativeEngine:
         """The stored arrays, none read yet, and the header."""
         check_size(payload)
         try:
-            stored = native.Stored(payload)
+            stored = native.Stored(payload, self._layouts)
             text = stored.header
         except ValueError as error:
             raise no_calibration(error) from None
         return stored, read_header(text, self.base_digest)
 
-    def _read(self, snapshot_id: str, payload: bytes) -> tuple[_Served, _Place]:
+    def _read(self, task: str, snapshot_id: str, payload: bytes) -> tuple[_Served, _Place]:
         stored, header = self._open(payload)
         with _Fitting():
             place = self._place(header, stored.take(PLACE))
-            table = SymbolTable(self._header.vocabulary, header["symbols"], max_symbols=MAX_ROWS)
-            inputs = InputRows.of_header(self._header.vocabulary, header)
-            shape = self._calibration_shape(header, table, inputs)
+            said = stored.header.replace(f'"sources": {header.get("sources")}', "")
+            before = self._bank.get(task)
+            if before and before.said == said:
+                table, inputs, shape = before.table, before.inputs, before.calibration.shape
+            else:
+                vocabulary = self._header.vocabulary
+                table = SymbolTable(vocabulary, header["symbols"], max_symbols=MAX_ROWS)
+                inputs = InputRows.of_header(vocabulary, header)
+                shape = native.CalibrationShape(self._calibration_shape(header, table, inputs))
             calibration = self._engine.calibration(shape, stored)
-        return _Served(snapshot_id, table, inputs, calibration), place
+        return _Served(snapshot_id, said, table, inputs, calibration), place
 
     def _place(self, header: dict[str, Any], moments: NDArray[Any] | None) -> _Place:
         shape = 2, self._header.config.d_model

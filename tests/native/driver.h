@@ -51,9 +51,7 @@ inline std::shared_ptr<Calibration> load_task(Engine& engine, const std::string&
   Tensors tensors(bytes);
   if (Array* place = tensors.arrays.find("place")) place->taken = true;  // Python reads it
   Reader read(std::move(tensors.arrays));
-  auto made = std::make_shared<Calibration>(engine.model, std::move(shape), read, engine.kernels.zero);
-  engine.remember(*made);
-  return made;
+  return std::make_shared<Calibration>(engine.model, std::move(shape), read, engine.kernels.zero);
 }
 
 // Rows for tasks, four lines each: task, width and whether constrained; source; its own rows; its symbols.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import TypeVar
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
 from edgeseq_core.engine import Limits, PairRow, SourceRow
 from edgeseq_core.errors import ConfigError, SnapshotError
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.base_file import read_stored
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig
+from edgeseq_core.model.payload import read_payload
 from edgeseq_core.model.torch_engine import TorchEngine, log_probabilities
 from edgeseq_core.native.engine import NativeEngine
 from edgeseq_core.native.reference import ReferenceEngine
@@ -153,6 +156,32 @@ def test_numbers_that_are_none_are_refused(path: Path, base: Base) -> None:
     calibration.tensors["vector"][0] = torch.nan
     with pytest.raises(SnapshotError, match="vector"):
         NativeEngine(path).swap("0", "0-1", calibration.to_payload(base.digest))
+
+
+@pytest.mark.parametrize("name", ["decoder.0.self.q.a", "decoder.0.cross.o.b", "rows", "token"])
+def test_int8_that_is_not_symmetric_is_refused(path: Path, base: Base, name: str) -> None:
+    header, tensors = read_payload(payload(base, 0), base.digest)
+    tensors[name] = tensors[name].copy()
+    tensors[name][-1, -1] = -128
+    bad = save(tensors, metadata={"header": json.dumps(header)})
+    with pytest.raises(SnapshotError, match="-128"):
+        NativeEngine(path).swap("0", "0-1", bad)
+
+
+def test_the_next_snapshot_of_a_task_is_read_as_if_it_were_the_first(
+    path: Path, base: Base
+) -> None:
+    """Whether its header says the same as the one that serves, or names other rows, symbols or sources."""
+    engine, row, limits = NativeEngine(path), SourceRow("0", "abc", 2), Limits(max_tokens=9)
+    for seed, targets, sources in ((0, "abc", 0), (1, "abc", 9), (2, "abé", 9), (3, "abc", 9)):
+        header, tensors = read_payload(payload(base, seed, targets), base.digest)
+        made = save(tensors, metadata={"header": json.dumps(header | {"sources": sources})})
+        fresh = NativeEngine(path)
+        for one in (engine, fresh):
+            one.swap("0", f"{seed}", made)
+        assert engine.generate([row], limits) == fresh.generate([row], limits)
+        assert engine.held_bytes("0") == fresh.held_bytes("0")
+        assert engine._places["0"].sources == sources
 
 
 def test_bases_and_instructions_that_it_does_not_have(tmp_path: Path, path: Path) -> None:

@@ -62,3 +62,34 @@ def test_what_others_write_is_read() -> None:
 def test_what_is_none_is_refused(bad: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  -- each says something else
         native.Stored(bad)
+
+
+def test_a_layout_that_is_known_reads_other_numbers_and_no_others() -> None:
+    known = native.Layouts()
+    for at in (0, 1, 2):
+        numbers = np.full(4, at, np.float32)
+        header = {"__metadata__": {"header": f"{at}"}, "a": FOUR}
+        stored = native.Stored(packed(header, numbers.tobytes()), known)
+        assert stored.header == f"{at}"
+        np.testing.assert_array_equal(stored.take("a"), numbers)
+        for size in (15, 17):
+            with pytest.raises(ValueError, match="no safetensors"):
+                native.Stored(packed(header, bytes(size)), known)
+
+
+def test_layouts_that_are_forgotten_are_read_again() -> None:
+    known = native.Layouts()
+    for name in [*"abcdefgh", *"hgfedcba"]:
+        stored = native.Stored(packed({name: FOUR}), known)
+        assert stored.take(name) is not None
+        assert stored.take(name.upper()) is None
+
+
+def test_metadata_comes_first_or_not_at_all() -> None:
+    assert native.Stored(packed({"__metadata__": {}}, b"")).header == ""
+    assert native.Stored(packed({"a": FOUR})).header == ""
+    for bad in ('{"__metadata__": {},}', '{"__metadata__": {}', '{"__metadata__": {} "a": 1}'):
+        with pytest.raises(ValueError, match="no safetensors"):
+            native.Stored(packed(bad, b""))
+    with pytest.raises(ValueError, match="no safetensors"):
+        native.Stored(packed({"a": FOUR, "__metadata__": {"header": ""}}))

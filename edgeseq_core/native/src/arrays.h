@@ -8,13 +8,14 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <deque>
+#include <list>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "half.h"
+#include "loops.h"
 
 namespace edgeseq {
 
@@ -30,7 +31,8 @@ struct Array {
   Type type;
   size_t dimensions;
   std::array<size_t, kMostDimensions> shape;
-  const char* data;
+  size_t first;                // byte of the data
+  const char* data = nullptr;  // of a layout: none
   bool taken = false;
 };
 
@@ -45,59 +47,68 @@ struct Key {
   size_t hash;
 };
 
-// Arrays by name, in a table of twice as many places.
-class Arrays {
+// Names of arrays and where they lie, in a table of twice as many places; immutable once made.
+class Layout {
  public:
-  // Null where there is none.
-  Array* find(const Key& key) { return find(key.text, key.hash); }
+  // Reads what follows a safetensors header's metadata; throws Misfit for data of another size.
+  Layout(std::string_view text, size_t bytes);
+  Layout(const Layout&) = delete;
+  Layout& operator=(const Layout&) = delete;
 
-  // Throws Misfit for a name that is there already.  The name must outlive it.
-  void add(std::string_view name, const Array& array) {
-    const size_t hash = Key::hash_of(name);
-    if (find(name, hash)) throw Misfit(std::string(name) + " is there twice");
-    entries_.push_back({name, hash, array});
-    if (2 * entries_.size() <= places_.size()) return place(entries_.size() - 1);
-    places_.assign(std::max<size_t>(512, 2 * places_.size()), 0);
-    entries_.reserve(places_.size() / 2);
-    for (size_t at = 0; at < entries_.size(); at++) place(at);
+  // How many there are where there is none.
+  size_t find(std::string_view name, size_t hash) const {
+    if (places_.empty()) return entries_.size();
+    const size_t last = places_.size() - 1;  // a power of two, less one
+    for (size_t at = hash & last; places_[at]; at = (at + 1) & last) {
+      const Entry& one = entries_[places_[at] - 1];
+      if (one.hash == hash && one.name == name) return places_[at] - 1;
+    }
+    return entries_.size();
   }
 
-  // A name that is not a part of the bytes, kept for as long as the arrays.
-  std::string_view keep(std::string name) { return kept_.emplace_back(std::move(name)); }
+  std::string_view name(size_t at) const { return entries_[at].name; }
 
-  // Throws Misfit where there is one that nobody took.
-  void check_taken() const {
-    for (const Entry& one : entries_)
-      if (!one.array.taken) throw Misfit(std::string(one.name) + " is not of this shape");
-  }
+  const std::string text;
+  const size_t bytes;
+  std::vector<Array> arrays;
 
  private:
   struct Entry {
-    std::string_view name;
+    std::string_view name;  // in `text` or `kept_`
     size_t hash;
-    Array array;
   };
 
-  Array* find(std::string_view name, size_t hash) {
-    if (places_.empty()) return nullptr;
-    const size_t last = places_.size() - 1;  // a power of two, less one
-    for (size_t at = hash & last; places_[at]; at = (at + 1) & last) {
-      Entry& one = entries_[places_[at] - 1];
-      if (one.hash == hash && one.name == name) return &one.array;
-    }
-    return nullptr;
-  }
-
-  void place(size_t entry) {
-    const size_t last = places_.size() - 1;
-    size_t at = entries_[entry].hash & last;
-    while (places_[at]) at = (at + 1) & last;
-    places_[at] = static_cast<uint32_t>(entry + 1);
-  }
+  void add(std::string_view name, const Array& array);
+  void place(size_t entry);
 
   std::vector<Entry> entries_;
   std::vector<uint32_t> places_;  // 1 + an entry; 0: free
-  std::deque<std::string> kept_;
+  std::list<std::string> kept_;  // names that were written with escapes
+};
+
+// The arrays of one file.
+class Arrays {
+ public:
+  Arrays() = default;
+  Arrays(std::shared_ptr<const Layout> layout, const char* data) : layout_(std::move(layout)), arrays_(layout_->arrays) {
+    for (Array& one : arrays_) one.data = data + one.first;
+  }
+
+  // Null where there is none.
+  Array* find(const Key& key) {
+    const size_t at = layout_ ? layout_->find(key.text, key.hash) : 0;
+    return at < arrays_.size() ? &arrays_[at] : nullptr;
+  }
+
+  // Throws Misfit where there is one that nobody took.
+  void check_taken() const {
+    for (size_t at = 0; at < arrays_.size(); at++)
+      if (!arrays_[at].taken) throw Misfit(std::string(layout_->name(at)) + " is not of this shape");
+  }
+
+ private:
+  std::shared_ptr<const Layout> layout_;
+  std::vector<Array> arrays_;
 };
 
 struct QuantizedRows {
@@ -115,15 +126,11 @@ class Reader {
     return {values, floats(name + ".scale", rows)};
   }
 
-  // The values of a matrix without its scales.
+  // The values of a matrix without its scales; who packs them refuses -128.
   const int8_t* codes(const Key& key, size_t rows, size_t columns) {
     const Array& found = take(key, {rows, columns});
     if (found.type != Array::Type::int8) throw Misfit(key.text + " is not int8");
-    const auto* values = reinterpret_cast<const int8_t*>(found.data);
-    uint8_t bad = 0;
-    for (size_t i = 0; i < rows * columns; i++) bad |= values[i] == -128;
-    if (bad) throw Misfit(key.text + " holds -128, which no symmetric int8 has");
-    return values;
+    return reinterpret_cast<const int8_t*>(found.data);
   }
 
   std::vector<float> floats(const Key& key, size_t count) {
@@ -139,7 +146,7 @@ class Reader {
       std::memcpy(out, found.data, count * sizeof(float));
       for (size_t i = 0; i < count; i++) finite &= std::isfinite(out[i]);
     } else if (found.type == Array::Type::float16) {
-      finite = widen(found.data, count, out);
+      finite = loops().widen(found.data, count, out);
     } else {
       throw Misfit(key.text + " is not fp16 or fp32");
     }

@@ -6,6 +6,7 @@
 
 #include <chrono>
 
+#include "loops.h"
 #include "safetensors.h"
 #include "search.h"
 
@@ -18,7 +19,7 @@ using Ids = std::vector<uint32_t>;
 
 // Arrays in bytes that Python holds on to; nothing is copied.
 struct Stored {
-  explicit Stored(py::bytes of) : bytes(std::move(of)), tensors(std::string_view(bytes)) {}
+  explicit Stored(py::bytes of, Layouts* known) : bytes(std::move(of)), tensors(std::string_view(bytes), known) {}
 
   // An fp32 array, taken out; None where there is none.
   py::object take(const std::string& name) {
@@ -52,17 +53,17 @@ std::shared_ptr<Model> make_model(const py::dict& shape, Stored& stored) {
   return std::make_shared<Model>(wanted, read);
 }
 
-std::shared_ptr<Calibration> make_calibration(Engine& engine, const py::dict& shape, Stored& stored) {
-  CalibrationShape wanted{
-      py::cast<size_t>(shape["rank"]),           py::cast<size_t>(shape["encoder_layers"]),
-      py::cast<size_t>(shape["task_tokens"]),    py::cast<std::vector<float>>(shape["task_scores"]),
-      py::cast<Ids>(shape["rows"]),              py::cast<std::vector<Ids>>(shape["symbols"]),
-      py::cast<Ids>(shape["alphabet"]),          py::cast<size_t>(shape["source_rows"])};
+CalibrationShape calibration_shape(const py::dict& given) {
+  return {py::cast<size_t>(given["rank"]),        py::cast<size_t>(given["encoder_layers"]),
+          py::cast<size_t>(given["task_tokens"]), py::cast<std::vector<float>>(given["task_scores"]),
+          py::cast<Ids>(given["rows"]),           py::cast<std::vector<Ids>>(given["symbols"]),
+          py::cast<Ids>(given["alphabet"]),       py::cast<size_t>(given["source_rows"])};
+}
+
+std::shared_ptr<Calibration> make_calibration(Engine& engine, const CalibrationShape& shape, Stored& stored) {
   const py::gil_scoped_release released;  // answers go on meanwhile
   Reader read(std::move(stored.tensors.arrays));
-  auto made = std::make_shared<Calibration>(engine.model, std::move(wanted), read, engine.kernels.zero);
-  engine.remember(*made);
-  return made;
+  return std::make_shared<Calibration>(engine.model, shape, read, engine.kernels.zero);
 }
 
 void check_source(const Engine& engine, const Ids& source) {
@@ -153,6 +154,28 @@ py::array_t<int32_t> sums(const std::string& isa, const py::array_t<int8_t, py::
   return made;
 }
 
+// What the loops of this CPU, or the plain ones, make of fp16 numbers, for tests; None where one is not finite.
+py::object widened(bool plain, const py::array_t<uint16_t, py::array::c_style>& halves) {
+  py::array_t<float> out(halves.size());
+  const Loops& of = plain ? *loops_plain() : loops();
+  const auto* from = reinterpret_cast<const char*>(halves.data());
+  return of.widen(from, static_cast<size_t>(halves.size()), out.mutable_data()) ? py::object(out) : py::none();
+}
+
+// The same of a matrix, rows [first, first + N) of blocks: packed values and offsets; None where one is -128.
+py::object packed(bool plain, const py::array_t<int8_t, py::array::c_style>& w, size_t first) {
+  if (w.ndim() != 2) throw py::value_error("a matrix has two dimensions");
+  const auto rows = static_cast<size_t>(w.shape(0)), columns = static_cast<size_t>(w.shape(1)),
+             groups = padded(columns, 4) / 4;
+  const Loops& of = plain ? *loops_plain() : loops();
+  py::array_t<int8_t> blocks(padded(first + rows, kLanes) * groups * 4);
+  py::array_t<int32_t> offsets(rows);
+  std::fill_n(blocks.mutable_data(), blocks.size(), int8_t{0});
+  of.pack(w.data(), rows, columns, first, groups, blocks.mutable_data());
+  const bool good = of.offsets(w.data(), rows, columns, offsets.mutable_data());
+  return good ? py::object(py::make_tuple(blocks, offsets)) : py::none();
+}
+
 // Multiply-adds a second of exact sums, everything packed beforehand: what the named kernels can do at best.
 double multiply_adds_a_second(const std::string& isa, size_t rows, size_t out, size_t columns, double seconds) {
   const Kernels* kernels = named(isa.c_str());
@@ -204,12 +227,16 @@ PYBIND11_MODULE(_engine, m) {
       .value("deadline", Stop::deadline)
       .value("cancelled", Stop::cancelled)
       .finalize();
+  py::classh<Layouts>(m, "Layouts").def(py::init<>());
   py::classh<Stored>(m, "Stored")
-      .def(py::init<py::bytes>())
+      .def(py::init<py::bytes, Layouts*>(), py::arg("bytes"), py::arg("known") = nullptr)
       .def_property_readonly("header", [](const Stored& stored) { return stored.tensors.header; })
       .def("take", &Stored::take);
   py::classh<Model>(m, "Model").def(py::init(&make_model)).def_property_readonly("bytes", &Model::bytes);
-  py::classh<Calibration>(m, "Calibration").def_property_readonly("bytes", &Calibration::bytes);
+  py::classh<CalibrationShape>(m, "CalibrationShape").def(py::init(&calibration_shape));
+  py::classh<Calibration>(m, "Calibration")
+      .def_readonly("shape", &Calibration::shape)
+      .def_property_readonly("bytes", &Calibration::bytes);
   py::classh<Request>(m, "Request")
       .def(py::init([](Ids source, Ids own, Ids symbols, std::shared_ptr<Calibration> task, size_t width,
                        bool constrained) {
@@ -241,6 +268,8 @@ PYBIND11_MODULE(_engine, m) {
            })
       .def_property_readonly("instructions", [](const Engine& engine) { return engine.kernels.name; });
   m.def("sums", &sums);
+  m.def("widened", &widened);
+  m.def("packed", &packed);
   m.def("multiply_adds_a_second", &multiply_adds_a_second);
   m.def("instruction_sets", &instruction_sets);
 }

@@ -23,24 +23,11 @@ PartKeys::PartKeys(const std::string& site, const std::string& part)
   if (part == "tails") shift = of + "tail";
 }
 
-// Numbers of one use, as they are read.
+// Numbers of a part, as they are read.
 struct Calibration::Scratch {
-  explicit Scratch(const Model& model)
-      : factor(std::max(model.widest(), model.deepest())), shift(factor), b_scale(factor), scale(factor), bias(factor) {}
+  explicit Scratch(size_t rows) : factor(rows), shift(rows), b_scale(rows) {}
 
-  // The base's scales and biases of a part, and the scales of its B, with its factors and shifts in them.
-  void fold(const float* __restrict own_scale, const float* __restrict own_bias, const Part& part, float* __restrict b) {
-    const float *__restrict by = factor.data(), *__restrict more = shift.data(), *__restrict b_own = b_scale.data();
-    float *__restrict to_scale = scale.data() + part.first, *__restrict to_bias = bias.data() + part.first;
-    for (size_t n = 0; n < part.rows; n++) {
-      to_scale[n] = own_scale[n] * (1 + by[n]);
-      to_bias[n] = own_bias[n] * (1 + by[n]) + more[n];
-      b[n] = b_own[n] * (1 + by[n]);
-    }
-  }
-
-  std::vector<float> factor, shift, b_scale;  // of a part
-  std::vector<float> scale, bias;             // folded, of all parts
+  std::vector<float> factor, shift, b_scale;
 };
 
 Calibration::Calibration(std::shared_ptr<const Model> of, CalibrationShape given, Reader& arrays, int zero)
@@ -54,7 +41,7 @@ Calibration::Calibration(std::shared_ptr<const Model> of, CalibrationShape given
   for (const Linear* one : uses) bytes += bytes_of(*one), parts = std::max(parts, one->parts.size());
   arena_ = Arena(bytes);
   zeros_ = Aligned<float>(padded(std::max(parts * padded(shape.rank, 4), shape.rows.size()), kLanes));
-  Scratch scratch(*model);
+  Scratch scratch(model->widest());
   for (const Linear* one : uses) fit(*one, arrays, scratch);
   tokens = Matrix(shape.task_tokens, d);
   tokens.put(0, arrays.matrix("token", shape.task_tokens, d), shape.task_tokens);
@@ -96,10 +83,11 @@ void Calibration::fit(const Linear& linear, Reader& arrays, Scratch& scratch) {
   const size_t rank = padded(shape.rank, 4), rows = matrix.blocks() * kLanes, columns = matrix.columns();
   out.a = Matrix(linear.parts.size() * rank, columns, &arena_);
   out.b = Aligned<int8_t>(rows * rank, &arena_);
-  out.b_scale = Aligned<float>(rows, &arena_);
-  std::fill_n(scratch.scale.data(), rows, 0.0f);
-  std::fill_n(scratch.bias.data(), rows, 0.0f);
-  bool low = false;  // whether any B is not zero
+  for (Aligned<float>* numbers : {&out.b_scale, &out.scale, &out.bias}) *numbers = Aligned<float>(rows, &arena_);
+  if (rank > shape.rank || rows > linear.rows()) {  // not all of it is written below
+    out.b.clear();
+    for (Aligned<float>* numbers : {&out.b_scale, &out.scale, &out.bias}) numbers->clear();
+  }
   for (size_t p = 0; p < linear.parts.size(); p++) {
     const Part& part = linear.parts[p];
     const PartKeys& keys = linear.keys[p];
@@ -107,33 +95,37 @@ void Calibration::fit(const Linear& linear, Reader& arrays, Scratch& scratch) {
     arrays.floats(keys.a_scale, shape.rank, out.a.scale_from(p * rank));
     const int8_t* b = arrays.codes(keys.b, part.rows, shape.rank);
     arrays.floats(keys.b_scale, part.rows, scratch.b_scale.data());
-    read_factors(part, keys, arrays, scratch);
     if (!keys.hidden.text.empty()) {
       out.factor = Aligned<float>(padded(columns, kLanes), &arena_);
+      std::fill(out.factor.data() + columns, out.factor.data() + out.factor.size(), 0.0f);
       arrays.floats(keys.hidden, columns, out.factor.data());
       for (size_t c = 0; c < columns; c++) out.factor[c] = 1 + out.factor[c];
     }
-    scratch.fold(matrix.scale().data() + part.first, linear.bias.data() + part.first, part, &out.b_scale[part.first]);
-    pack(b, part.rows, shape.rank, part.first, rank / 4, out.b.data());
-    uint8_t any = 0;
-    for (size_t i = 0; i < part.rows * shape.rank; i++) any |= static_cast<uint8_t>(b[i]);
-    low |= any;
+    const size_t first = part.first;
+    const float* factor = read_factor(part, keys, arrays, scratch.factor.data());
+    const auto scale = [&](const float* x, float* to) {
+      factor ? loops().scale(x, factor, part.rows, to) : static_cast<void>(std::copy_n(x, part.rows, to));
+    };
+    scale(matrix.scale().data() + first, &out.scale[first]);
+    scale(linear.bias.data() + first, &out.bias[first]);
+    scale(scratch.b_scale.data(), &out.b_scale[first]);
+    if (!keys.shift.text.empty()) {
+      arrays.floats(keys.shift, part.rows, scratch.shift.data());
+      loops().shift(scratch.shift.data(), part.rows, &out.bias[first]);
+    }
+    loops().pack(b, part.rows, shape.rank, first, rank / 4, out.b.data());
   }
-  if (low)
-    for (size_t i = 0; i < rows * rank; i++) out.b[i] = static_cast<int8_t>(out.b[i] + zero_);
   out.finish = linear.bare;  // where the task changes nothing, all tasks read the same numbers
-  const auto changed = [&](const std::vector<float>& own, const float* base) {
-    return !std::equal(own.data(), own.data() + rows, base);
+  const auto same = [&](const Aligned<float>& own, const float* base) {
+    return !std::memcmp(own.data(), base, own.bytes());
   };
-  if (changed(scratch.scale, linear.bare.scale) || changed(scratch.bias, linear.bare.bias)) {
-    out.scale = Aligned<float>(rows, &arena_);
-    out.bias = Aligned<float>(rows, &arena_);
-    std::copy_n(scratch.scale.data(), rows, out.scale.data());
-    std::copy_n(scratch.bias.data(), rows, out.bias.data());
+  if (!same(out.scale, linear.bare.scale) || !same(out.bias, linear.bare.bias)) {
     out.finish.scale = out.scale.data();
     out.finish.bias = out.bias.data();
   }
-  if (low) {
+  const Seen b = loops().add(out.b.data(), rows * rank, static_cast<int8_t>(zero_));
+  if (b.least) no_symmetric_int8();
+  if (b.any) {
     out.finish.low = out.b.data();
     out.finish.low_scale = out.b_scale.data();
     out.finish.part_of_block = linear.part_of_block.data();
@@ -143,23 +135,17 @@ void Calibration::fit(const Linear& linear, Reader& arrays, Scratch& scratch) {
   out.reduce.bias = zeros_.data();
 }
 
-// Scales and shifts of a part's rows, zero where it has none.
-void Calibration::read_factors(const Part& part, const PartKeys& keys, Reader& arrays, Scratch& scratch) const {
-  float *factor = scratch.factor.data(), *shift = scratch.shift.data();
-  if (keys.scale.text.empty()) {
-    std::fill_n(factor, part.rows, 0.0f);
-  } else if (keys.by_head) {
-    const size_t width = model->shape.head_width;
-    const std::vector<float> heads = arrays.floats(keys.scale, part.rows / width);
-    for (size_t n = 0; n < part.rows; n++) factor[n] = heads[n / width];
-  } else {
-    arrays.floats(keys.scale, part.rows, factor);
+// What scales a part's rows, into `out`; null where nothing does.
+const float* Calibration::read_factor(const Part& part, const PartKeys& keys, Reader& arrays, float* out) const {
+  if (keys.scale.text.empty()) return nullptr;
+  if (!keys.by_head) {
+    arrays.floats(keys.scale, part.rows, out);
+    return out;
   }
-  if (keys.shift.text.empty()) {
-    std::fill_n(shift, part.rows, 0.0f);
-  } else {
-    arrays.floats(keys.shift, part.rows, shift);
-  }
+  const size_t width = model->shape.head_width;
+  const std::vector<float> heads = arrays.floats(keys.scale, part.rows / width);
+  for (size_t head = 0; head < heads.size(); head++) std::fill_n(out + head * width, width, heads[head]);
+  return out;
 }
 
 void Calibration::read_rows(Reader& arrays) {
@@ -216,7 +202,7 @@ void Calibration::add_own_row(uint32_t token, float* y) const {
 size_t Calibration::bytes() const {
   size_t sum = arena_.size() + own_rows.bytes() + source_rows.bytes() + tokens.bytes() + score_bias_.bytes();
   sum += zeros_.bytes() + 4 * (outside.size() + row_of_.size());
-  for (const auto& one : memory) sum += 4 * (one.keys.size() + one.values.size());
+  for (const DecoderLayer& layer : model->decoder) sum += 8 * shape.task_tokens * layer.cross.key_width;  // `memory`
   return sum;
 }
 

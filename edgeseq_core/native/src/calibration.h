@@ -1,10 +1,12 @@
 // What a task changes of a base, folded into how the base's sums are finished.
 //
 // Scales and shifts of rows go into the row's scale and bias; low-rank parts B A keep small int8 matrices of
-// their own: u = A x is quantized like any activation, and B u is added (`Finish`).  Immutable once made.
+// their own: u = A x is quantized like any activation, and B u is added (`Finish`).  Immutable once made, but for
+// what its first answer adds.
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -67,7 +69,9 @@ class Calibration {
   std::vector<float> outside;      // -inf outside the alphabet
   Matrix tokens;
   bool has_task_scores = false;
-  std::vector<TaskMemory> memory;  // a decoder layer; filled by `remember_tasks`
+  // A decoder layer; made by the task's first answer (`Engine::remember`), as it costs as much as all the rest.
+  mutable std::vector<TaskMemory> memory;
+  mutable std::once_flag remembered;
   size_t bytes() const;
 
  private:
@@ -76,7 +80,7 @@ class Calibration {
   std::vector<const Linear*> calibrated() const;
   size_t bytes_of(const Linear&) const;
   void fit(const Linear&, Reader&, Scratch&);
-  void read_factors(const Part&, const PartKeys&, Reader&, Scratch&) const;
+  const float* read_factor(const Part&, const PartKeys&, Reader&, float* out) const;
   void read_rows(Reader&);
 
   const int zero_;

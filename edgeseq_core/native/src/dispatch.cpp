@@ -1,7 +1,8 @@
-// Which kernels this CPU and its system can run, asked once.
+// Which kernels and loops this CPU and its system can run, asked once.
 #include <cstring>
 
 #include "kernels.h"
+#include "loops.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -44,6 +45,14 @@ bool has_amx() {
 
 #endif
 
+const Loops* wide_loops() {
+#if defined(__x86_64__)
+  return has_avx2() && bit(1, 0, 'c', 29) ? loops_avx2() : nullptr;  // F16C
+#else
+  return nullptr;
+#endif
+}
+
 struct Found {
   const Kernels* list[6];
   size_t count = 0;
@@ -84,6 +93,11 @@ const Kernels* named(const char* name) {
   for (size_t i = 0; i < found().count; i++)
     if (!std::strcmp(found().list[i]->name, name)) return found().list[i];
   return nullptr;
+}
+
+const Loops& loops() {
+  static const Loops& best = wide_loops() ? *wide_loops() : *loops_plain();
+  return best;
 }
 
 }  // namespace edgeseq

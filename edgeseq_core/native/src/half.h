@@ -7,8 +7,9 @@
 
 namespace edgeseq {
 
-// `count` fp16 numbers, which need not be aligned; false where one of them is not finite.
-inline bool widen(const char* from, size_t count, float* out) {
+// `count` fp16 numbers, which need not be aligned; false where one of them is not finite.  Static, as each file has
+// flags of its own.
+static inline bool widen_plainly(const char* from, size_t count, float* out) {
   constexpr uint32_t top = 31u << 23;            // the exponent of what is not finite, moved to its place
   constexpr uint32_t shift = (127u - 15u) << 23;  // between the two biases of exponents
   constexpr float least = 1.0f / (1 << 14);       // the smallest number that is not subnormal

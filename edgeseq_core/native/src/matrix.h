@@ -10,17 +10,16 @@
 
 #include "arrays.h"
 #include "kernels.h"
-#include "packing.h"
+#include "loops.h"
 
 namespace edgeseq {
 
-// Zeroed memory that many arrays share, so that one allocation makes room for all of them and one frees them.
+// Memory that many arrays share, so that one allocation makes room for all of them and one frees them.
 class Arena {
  public:
   Arena() = default;
   explicit Arena(size_t bytes) : size_(bytes), data_(static_cast<char*>(std::aligned_alloc(64, padded(bytes, 64)))) {
     if (!data_) throw std::bad_alloc();
-    std::memset(data_.get(), 0, padded(bytes, 64));
   }
 
   static size_t bytes_of(size_t bytes) { return padded(bytes, 64); }
@@ -42,7 +41,9 @@ class Arena {
   std::unique_ptr<char, Free> data_;
 };
 
-// A fixed number of plain values, zero at first.  Those of an arena must not outlive it.
+[[noreturn]] inline void no_symmetric_int8() { throw Misfit("a matrix holds -128, which no symmetric int8 has"); }
+
+// A fixed number of plain values, zero at first.  Those of an arena are what lies there, and must not outlive it.
 template <class T>
 class Aligned {
  public:
@@ -52,7 +53,7 @@ class Aligned {
     const size_t bytes = padded(size * sizeof(T), 64);
     data_.reset(static_cast<T*>(arena ? arena->take(bytes) : std::aligned_alloc(64, bytes)));
     if (!data_) throw std::bad_alloc();
-    if (!arena) std::memset(data_.get(), 0, bytes);
+    if (!arena) clear();
   }
   Aligned(const std::vector<float>& values, size_t size) : Aligned(size) {
     std::copy(values.begin(), values.end(), data_.get());
@@ -64,6 +65,8 @@ class Aligned {
   const T& operator[](size_t at) const { return data_.get()[at]; }
   size_t size() const { return size_; }
   size_t bytes() const { return size_ * sizeof(T); }
+
+  void clear() { std::memset(data_.get(), 0, bytes()); }
 
   // At least so many values; what was there is lost when it grows.
   T* reserve(size_t size) {
@@ -92,7 +95,9 @@ class Matrix {
         groups_(padded(columns, kDepth) / 4),
         values_(padded(rows, kLanes) * groups_ * 4, arena),
         offset_(padded(rows, kLanes), arena),
-        scale_(padded(rows, kLanes), arena) {}
+        scale_(padded(rows, kLanes), arena) {
+    if (arena) values_.clear(), offset_.clear(), scale_.clear();
+  }
 
   // What one takes of an arena.
   static size_t bytes_of(size_t rows, size_t columns) {
@@ -105,10 +110,10 @@ class Matrix {
     std::copy_n(from.scale.data(), count, &scale_[first]);
   }
 
-  // Rows from the `first` on, without their scales.
+  // Rows from the `first` on, without their scales.  Throws Misfit.
   void put(size_t first, const int8_t* values, size_t count) {
-    pack(values, count, columns_, first, groups_, values_.data());
-    for (size_t i = 0; i < count; i++) offset_[first + i] = -128 * sum(values + i * columns_, columns_);
+    loops().pack(values, count, columns_, first, groups_, values_.data());
+    if (!loops().offsets(values, count, columns_, &offset_[first])) no_symmetric_int8();
   }
 
   float* scale_from(size_t row) { return &scale_[row]; }

@@ -46,6 +46,12 @@ struct Linear {
   std::vector<uint8_t> part_of_block;  // which of them each block of 16 rows is of
   Aligned<float> bias;
   Finish bare;
+
+  size_t rows() const {  // of all parts
+    size_t sum = 0;
+    for (const Part& part : parts) sum += part.rows;
+    return sum;
+  }
 };
 
 struct AttentionSite {

@@ -1,15 +1,11 @@
-// Rows of bytes into the blocks of `kernels.h`, a few at a time: what a swap does most of.
+// Rows of bytes into the blocks of `kernels.h`, a few at a time.  For `loops_body.h`, so that all is of one file.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
-namespace edgeseq {
+namespace {
 
 // Four bytes of four rows, as compilers of both kinds put them into one register.
 typedef int32_t FourOfFour __attribute__((vector_size(16)));
@@ -21,7 +17,7 @@ typedef int32_t FourOfFour __attribute__((vector_size(16)));
 #endif
 
 // Four rows of `columns` bytes, a multiple of 16, one after another: to[columns / 4][64], of which 16 bytes are theirs.
-inline void pack_four(const int8_t* rows, size_t columns, int8_t* to) {
+void pack_four(const int8_t* rows, size_t columns, int8_t* to) {
   for (size_t c = 0; c < columns; c += 16) {
     FourOfFour row[4], pair[4];
     for (size_t r = 0; r < 4; r++) std::memcpy(&row[r], rows + r * columns + c, 16);
@@ -39,10 +35,16 @@ inline void pack_four(const int8_t* rows, size_t columns, int8_t* to) {
 }
 
 // The same of 8 bytes a row.
-inline void pack_four_short(const int8_t* rows, int8_t* to) {
+void pack_four_short(const int8_t* rows, int8_t* to) {
+#if defined(__AVX2__)
+  const __m256i four = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows));
+  const __m256i both = _mm256_permutevar8x32_epi32(four, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+  const __m128i first = _mm256_castsi256_si128(both), second = _mm256_extracti128_si256(both, 1);
+#else
   FourOfFour two[2];
   std::memcpy(two, rows, 32);
   const FourOfFour first = EDGESEQ_PICK(two[0], two[1], 0, 2, 4, 6), second = EDGESEQ_PICK(two[0], two[1], 1, 3, 5, 7);
+#endif
   std::memcpy(to, &first, 16);
   std::memcpy(to + 64, &second, 16);
 }
@@ -50,7 +52,7 @@ inline void pack_four_short(const int8_t* rows, int8_t* to) {
 #undef EDGESEQ_PICK
 
 // `count` rows from row `first` of blocks that have `groups` of 4 columns.
-inline void pack(const int8_t* rows, size_t count, size_t columns, size_t first, size_t groups, int8_t* blocks) {
+void pack(const int8_t* rows, size_t count, size_t columns, size_t first, size_t groups, int8_t* blocks) {
   const auto place = [&](size_t row) { return blocks + row / 16 * groups * 64 + row % 16 * 4; };
   size_t i = 0;
   if (first % 4 == 0 && columns % 16 == 0) {
@@ -67,20 +69,4 @@ inline void pack(const int8_t* rows, size_t count, size_t columns, size_t first,
   }
 }
 
-inline int32_t sum(const int8_t* row, size_t count) {
-  int32_t out = 0;
-  size_t i = 0;
-#if defined(__SSE2__)
-  const __m128i half = _mm_set1_epi8(-128), zero = _mm_setzero_si128();  // value + 128 is not negative
-  __m128i total = zero;
-  for (; i + 16 <= count; i += 16) {
-    const __m128i own = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + i));
-    total = _mm_add_epi32(total, _mm_sad_epu8(_mm_xor_si128(own, half), zero));
-  }
-  out = _mm_cvtsi128_si32(total) + _mm_cvtsi128_si32(_mm_unpackhi_epi64(total, total)) - 128 * static_cast<int32_t>(i);
-#endif
-  for (; i < count; i++) out += row[i];
-  return out;
-}
-
-}  // namespace edgeseq
+}  // namespace

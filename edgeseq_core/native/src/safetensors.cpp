@@ -5,20 +5,26 @@
 namespace edgeseq {
 namespace {
 
-constexpr size_t kMostHeader = 1 << 20, kUsual = 256;
+constexpr size_t kMostHeader = 1 << 20, kUsual = 256, kLayouts = 4;
 
 [[noreturn]] void no_safetensors() { throw Misfit("these bytes are no safetensors file"); }
 
 // As much of JSON as there is in such a header.
 class Json {
  public:
-  // Texts that hold escapes are kept by `arrays`.
-  Json(std::string_view text, Arrays& arrays) : at_(text.data()), end_(text.data() + text.size()), arrays_(arrays) {}
+  // Texts that hold escapes go into `kept`.
+  Json(std::string_view text, std::list<std::string>& kept) : at_(text.data()), end_(at_ + text.size()), kept_(kept) {}
 
   // Calls `one(name)` with the reader at each value.
   template <class One>
   void object(const One& one) {
     expect('{');
+    members(one);
+  }
+
+  // The same of what is left of an object.
+  template <class One>
+  void members(const One& one) {
     if (taken('}')) return;
     do {
       const std::string_view name = text();
@@ -50,13 +56,37 @@ class Json {
       out += escaped();
       out += run();
     } while (*at_++ != '"');
-    return arrays_.keep(std::move(out));
+    return kept_.emplace_back(std::move(out));
   }
 
   void end() {
     skip_spaces();
     if (at_ < end_) no_safetensors();
   }
+
+  bool taken(std::string_view wanted) {
+    skip_spaces();
+    const bool found = rest().substr(0, wanted.size()) == wanted;
+    at_ += found ? wanted.size() : 0;
+    return found;
+  }
+
+  void expect(char wanted) {
+    if (!taken(wanted)) no_safetensors();
+  }
+
+  bool ahead(char wanted) {
+    skip_spaces();
+    return at_ < end_ && *at_ == wanted;
+  }
+
+  bool taken(char wanted) {
+    const bool found = ahead(wanted);
+    at_ += found;
+    return found;
+  }
+
+  std::string_view rest() const { return {at_, static_cast<size_t>(end_ - at_)}; }
 
  private:
   // The lowest bit that is set is of the first of eight bytes that is a quote, a backslash or no text.
@@ -83,17 +113,6 @@ class Json {
     while (at_ < end_ && (*at_ == ' ' || *at_ == '\n' || *at_ == '\t' || *at_ == '\r')) at_++;
   }
 
-  bool taken(char wanted) {
-    skip_spaces();
-    if (at_ == end_ || *at_ != wanted) return false;
-    at_++;
-    return true;
-  }
-
-  void expect(char wanted) {
-    if (!taken(wanted)) no_safetensors();
-  }
-
   size_t number() {
     skip_spaces();
     size_t out = 0, digits = 0;
@@ -112,7 +131,7 @@ class Json {
   }
 
   const char *at_, *end_;
-  Arrays& arrays_;
+  std::list<std::string>& kept_;
 };
 
 Array::Type type_of(std::string_view name, size_t* bytes) {
@@ -124,22 +143,11 @@ Array::Type type_of(std::string_view name, size_t* bytes) {
 
 }  // namespace
 
-Tensors::Tensors(std::string_view bytes) {
-  uint64_t length;
-  if (bytes.size() < sizeof length) no_safetensors();
-  std::memcpy(&length, bytes.data(), sizeof length);
-  bytes.remove_prefix(sizeof length);
-  if (length > kMostHeader || length > bytes.size()) no_safetensors();
-  const std::string_view data = bytes.substr(length);
+Layout::Layout(std::string_view given, size_t bytes) : text(given), bytes(bytes) {
   std::vector<std::array<size_t, 2>> places;
   places.reserve(kUsual);
-  Json json(bytes.substr(0, length), arrays);
-  json.object([&](std::string_view name) {
-    if (name == "__metadata__")
-      return json.object([&](std::string_view key) {
-        const std::string_view value = json.text();
-        if (key == "header") header = value;
-      });
+  Json json(text, kept_);
+  json.members([&](std::string_view name) {
     Array array{};
     std::array<size_t, 2> place{};
     size_t item = 0, ends = 0;
@@ -154,16 +162,16 @@ Tensors::Tensors(std::string_view bytes) {
         no_safetensors();
       }
     });
-    if (!item || ends != 2 || place[0] > place[1] || place[1] > data.size()) no_safetensors();
+    if (!item || ends != 2 || place[0] > place[1] || place[1] > bytes) no_safetensors();
     size_t count = 1;
     for (size_t i = 0; i < array.dimensions; i++) {
-      if (array.shape[i] > data.size()) no_safetensors();
+      if (array.shape[i] > bytes) no_safetensors();
       count *= array.shape[i];
     }
-    if (count > data.size() || count * item != place[1] - place[0]) no_safetensors();
-    array.data = data.data() + place[0];
+    if (count > bytes || count * item != place[1] - place[0]) no_safetensors();
+    array.first = place[0];
     places.push_back(place);
-    arrays.add(name, array);
+    add(name, array);
   });
   json.end();
   if (!std::is_sorted(places.begin(), places.end())) std::sort(places.begin(), places.end());
@@ -172,7 +180,65 @@ Tensors::Tensors(std::string_view bytes) {
     if (place[0] != end) no_safetensors();
     end = place[1];
   }
-  if (end != data.size()) no_safetensors();
+  if (end != bytes) no_safetensors();
+}
+
+void Layout::add(std::string_view name, const Array& array) {
+  const size_t hash = Key::hash_of(name);
+  if (find(name, hash) < entries_.size()) throw Misfit(std::string(name) + " is there twice");
+  entries_.push_back({name, hash});
+  arrays.push_back(array);
+  if (2 * entries_.size() <= places_.size()) return place(entries_.size() - 1);
+  places_.assign(std::max(2 * kUsual, 2 * places_.size()), 0);
+  entries_.reserve(places_.size() / 2);
+  arrays.reserve(places_.size() / 2);
+  for (size_t at = 0; at < entries_.size(); at++) place(at);
+}
+
+void Layout::place(size_t entry) {
+  const size_t last = places_.size() - 1;
+  size_t at = entries_[entry].hash & last;
+  while (places_[at]) at = (at + 1) & last;
+  places_[at] = static_cast<uint32_t>(entry + 1);
+}
+
+std::shared_ptr<const Layout> Layouts::of(std::string_view text, size_t bytes) {
+  {
+    const std::lock_guard<std::mutex> held(mutex_);
+    const auto same = [&](const auto& one) { return one->bytes == bytes && one->text == text; };
+    const auto found = std::find_if(last_.begin(), last_.end(), same);
+    if (found != last_.end()) {
+      std::rotate(last_.begin(), found, found + 1);
+      return last_.front();
+    }
+  }
+  auto made = std::make_shared<const Layout>(text, bytes);
+  const std::lock_guard<std::mutex> held(mutex_);
+  last_.insert(last_.begin(), made);
+  if (last_.size() > kLayouts) last_.pop_back();
+  return made;
+}
+
+Tensors::Tensors(std::string_view bytes, Layouts* known) {
+  uint64_t length;
+  if (bytes.size() < sizeof length) no_safetensors();
+  std::memcpy(&length, bytes.data(), sizeof length);
+  bytes.remove_prefix(sizeof length);
+  if (length > kMostHeader || length > bytes.size()) no_safetensors();
+  const std::string_view data = bytes.substr(length);
+  std::list<std::string> kept;
+  Json json(bytes.substr(0, length), kept);
+  json.expect('{');
+  if (json.taken("\"__metadata__\"")) {
+    json.expect(':');
+    json.object([&](std::string_view key) {
+      const std::string_view value = json.text();
+      if (key == "header") header = value;
+    });
+    if (json.taken(',') == json.ahead('}')) no_safetensors();
+  }
+  auto layout = known ? known->of(json.rest(), data.size()) : std::make_shared<const Layout>(json.rest(), data.size());
+  arrays = Arrays(std::move(layout), data.data());
 }
 
 }  // namespace edgeseq

@@ -273,6 +273,7 @@ class Engine::Borrowed {
 // Rows sorted by task, cut into as many runs as there are threads.
 void Engine::split(const std::vector<Request>& requests, size_t threads,
                    const std::function<void(const std::vector<size_t>&, Workspace&)>& work) {
+  for (const Request& one : requests) remember(*one.task);
   std::vector<size_t> order(requests.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
@@ -359,9 +360,12 @@ std::vector<std::vector<float>> Engine::features(const std::vector<std::vector<u
   return out;
 }
 
-void Engine::remember(Calibration& task) {
-  Borrowed space(*this);
-  Forward(*model, kernels, *space, {&task}).remember(task);
+void Engine::remember(const Calibration& task) {
+  std::call_once(task.remembered, [&] {
+    Borrowed space(*this);
+    task.memory.clear();  // of an attempt that failed
+    Forward(*model, kernels, *space, {&task}).remember(const_cast<Calibration&>(task));  // writes `memory` alone
+  });
 }
 
 }  // namespace edgeseq

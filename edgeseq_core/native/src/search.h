@@ -60,15 +60,14 @@ class Engine {
                                          const std::vector<std::vector<uint32_t>>& wanted);
   // The greatest value of each dimension after the lowest `layers` layers of the bare base.
   std::vector<std::vector<float>> features(const std::vector<std::vector<uint32_t>>& sources, size_t layers);
-  // Makes a calibration ready to serve.
-  void remember(Calibration& task);
-
   const std::shared_ptr<const Model> model;
   const Kernels& kernels;
 
  private:
   class Borrowed;  // a workspace for as long as one thread needs it
 
+  // Makes what no source changes of a task, once.
+  void remember(const Calibration& task);
   void split(const std::vector<Request>&, size_t threads,
              const std::function<void(const std::vector<size_t>&, Workspace&)>& work);
 

@@ -1,0 +1,2 @@
+#include "loops_body.h"
+EDGESEQ_LOOPS(plain)
