@@ -192,9 +192,9 @@ def table(path: Path) -> Pairs:
     return [(row[0], row[1]) for row in rows if len(row) == 2 and all(row)]
 
 
-def keep(row: Row) -> list[Row]:
+def keep(row: Row, result: Path = RESULT) -> list[Row]:
     """All rows so far, this one in place of an older one of its language."""
-    old: list[Row] = json.loads(RESULT.read_text()) if RESULT.exists() else []
+    old: list[Row] = json.loads(result.read_text()) if result.exists() else []
     rows = {str(one["language"]): one for one in [*old, row]}
     return [rows[name] for name in LANGUAGE_NAMES if name in rows]
 

@@ -4,7 +4,8 @@
 
 A calibration a language is trained as `g2p.py` does, by the native step and for some two thirds of its steps.
 The same one then answers greedily: as the learner holds it, in fp32 on the dequantised base; its int8 bytes
-in fp32 arithmetic; and these bytes in the native engine, whose activations are int8 too.
+in fp32 arithmetic; and these bytes in the native engine, whose activations are int8 too.  Rows of languages
+that are not run again are kept.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from g2p import (  # noqa: E402
     Row,
     answers,
     error_rate,
+    keep,
     table,
     taught,
     written,
@@ -40,6 +42,7 @@ from edgeseq_core.model.torch_engine import TorchEngine  # noqa: E402
 from edgeseq_core.native.engine import NativeEngine  # noqa: E402
 from edgeseq_core.native.learning import NativeStudy  # noqa: E402
 
+RESULT = ROOT / "benchmarks" / "results" / "int8-g2p.json"
 SEED = 1
 SHARE = 0.25  # of g2p.py's CPU-seconds, by a step some three times as fast: two thirds of its steps
 WANTED = 0.3  # points lost at most
@@ -118,11 +121,11 @@ def main() -> None:
     args = parser.parse_args()
     wanted = args.languages.split(",")
     torch.set_num_threads(1)
-    base, rows = Base.load(), list[Row]()
+    base = Base.load()
     for size, languages in LANGUAGES.items():
         for language in languages:
             if language in wanted:
-                rows.append(measured(base, args.g2p, size, language))
+                rows = keep(measured(base, args.g2p, size, language), RESULT)
                 publish(
                     "int8-g2p",
                     "python benchmarks/model/int8_g2p.py --g2p FOLDER",
