@@ -96,12 +96,12 @@ class Predictor:
         own = {"max_tokens": 12, "tasks_budget_bytes": budget_bytes, "http_port": free_port()}
         self._port = own["http_port"]
         settings = instance.settings
-        wanted = {"kafka": settings.kafka, "redis": settings.redis, "predictor": own}
+        wanted = {name: getattr(settings, name) for name in ("base", "kafka", "redis")}
         began_s = time.perf_counter()
         self._process = spawn(
             [sys.executable, "-P", "-m", "edgeseq_services.predictor"],
             log=log,
-            env={"OMP_NUM_THREADS": "1", **load_settings(**wanted).as_environment()},
+            env={"OMP_NUM_THREADS": "1", **load_settings(**wanted, predictor=own).as_environment()},
         )
         started = wait_until(
             self._is_ready, timeout_s=120, alive=lambda: self._process.poll() is None
@@ -126,9 +126,9 @@ class Predictor:
             samples = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines())
         return float(samples[name])
 
-    def resident_mib(self) -> float:
+    def resident_bytes(self) -> int:
         """Resident memory of the process."""
-        return resident_bytes(self._process.pid) / MIB
+        return resident_bytes(self._process.pid)
 
     def stop(self) -> None:
         """Drain and end."""
@@ -153,7 +153,7 @@ def row(
     made = Predictor(instance, folder / "predictor.log", budget_bytes)
     try:
         with Client(instance.endpoints.kafka) as client:
-            started_mib = made.resident_mib()
+            started_bytes = made.resident_bytes()
             hot = [ask(client, HOT, at) for at in range(WARM_UP + asked)][WARM_UP:]
             nameless = [ask(client, None, 0) for _ in range(2)]
             before = made.metric("edgeseq_predictor_cold_load_seconds_count")
@@ -164,8 +164,8 @@ def row(
                 "tasks": len(names),
                 "budget (MiB)": f"{budget_bytes / MIB:g}" if budget_bytes < ALL_BYTES else "all",
                 "ready after (s)": made.start_s,
-                "resident at the start (MiB)": started_mib,
-                "after all requests (MiB)": made.resident_mib(),
+                "resident at the start (MiB)": started_bytes / MIB,
+                "after all requests (MiB)": made.resident_bytes() / MIB,
                 "tasks held": int(made.metric('edgeseq_predictor_tasks{state="resident"}')),
                 "their bytes (MiB)": made.metric("edgeseq_predictor_resident_bytes") / MIB,
                 "hot: p50, p95 (ms)": _two(hot),

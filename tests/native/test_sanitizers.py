@@ -45,7 +45,8 @@ def stress(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """The driver, with the best set of instructions and the plain ones."""
     folder, flags = tmp_path_factory.mktemp("build"), [f"-fsanitize={request.param}"]
     compiler = need_sanitizer(flags, folder)
-    own = {f"isa_{INSTRUCTIONS[0]}": ["-march=native"]} if INSTRUCTIONS[0] != "plain" else {}
+    wide = (f"isa_{INSTRUCTIONS[0]}", "loops_avx2") if INSTRUCTIONS[0] != "plain" else ()
+    own = {file: ["-march=native"] for file in wide}
     return build([compiler, *FLAGS, *flags], "stress", folder, own)
 
 
