@@ -105,8 +105,8 @@ def main() -> None:
         rows,
         "The first columns: a Python process without torch, that is interpreter, numpy, safetensors and "
         "native engine, with a base of random numbers, a vocabulary of 2,048, and one calibration of rank 8. "
-        "Medians; wall time to the end of the process. Predictor: one process of the service, client libraries "
-        f"and metrics included, after {WARM_UP} answers; ready: Kafka's assignment included. Wanted for d=256: "
+        "Medians; wall time to the end of the process. Predictor: one process of the service with its client "
+        f"libraries, after {WARM_UP} answers; ready: Kafka's assignment included. Wanted for d=256: "
         "50 MB and 0.5 s (aim 35 MB, 0.2 s); a predictor 110 MB (aim 80).",
     )
 

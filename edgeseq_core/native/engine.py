@@ -80,12 +80,13 @@ class _Place(NamedTuple):
 
 
 class _Served(NamedTuple):
-    """One immutable entry of the bank: read once a batch, replaced as a whole."""
+    """One immutable entry of the bank: read once a batch, replaced as a whole.
+
+    ``said`` is its header without the number of sources: the next snapshot of a task mostly says the same.
+    """
 
     snapshot_id: str
-    said: (
-        str  # by its header, but for the number of sources: what the next snapshot mostly says too
-    )
+    said: str
     table: SymbolTable
     inputs: InputRows
     calibration: Any  # of the extension module

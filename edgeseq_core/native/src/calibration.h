@@ -69,7 +69,7 @@ class Calibration {
   std::vector<float> outside;      // -inf outside the alphabet
   Matrix tokens;
   bool has_task_scores = false;
-  // A decoder layer; made by the task's first answer (`Engine::remember`), as it costs as much as all the rest.
+  // A decoder layer; made by the task's first answer (`Engine::remember`), which reads the decoder's matrices anyway.
   mutable std::vector<TaskMemory> memory;
   mutable std::once_flag remembered;
   size_t bytes() const;

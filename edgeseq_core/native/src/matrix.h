@@ -66,7 +66,7 @@ class Aligned {
   size_t size() const { return size_; }
   size_t bytes() const { return size_ * sizeof(T); }
 
-  void clear() { std::memset(data_.get(), 0, bytes()); }
+  void clear() { std::memset(data_.get(), 0, padded(bytes(), 64)); }
 
   // At least so many values; what was there is lost when it grows.
   T* reserve(size_t size) {

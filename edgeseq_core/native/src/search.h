@@ -60,6 +60,7 @@ class Engine {
                                          const std::vector<std::vector<uint32_t>>& wanted);
   // The greatest value of each dimension after the lowest `layers` layers of the bare base.
   std::vector<std::vector<float>> features(const std::vector<std::vector<uint32_t>>& sources, size_t layers);
+
   const std::shared_ptr<const Model> model;
   const Kernels& kernels;
 
