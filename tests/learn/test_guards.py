@@ -39,7 +39,7 @@ def test_a_step_that_is_not_finite_moves_no_weight(
     learner.learn(turns=1)
     task = opened(learner, "numbers")
     before = {name: t.detach().clone() for name, t in task.calibration.tensors.items()}
-    average = {name: t.clone() for name, t in task.average.items()}
+    average = {name: t.clone() for name, t in task.averages["average"].items()}
     real = TaskLearner._pull
     with monkeypatch.context() as patched:
         patched.setattr(TaskLearner, "_pull", lambda *a: factor * real(*a))
@@ -49,7 +49,7 @@ def test_a_step_that_is_not_finite_moves_no_weight(
     for name, tensor in task.calibration.tensors.items():
         kept = len(before[name]) if name in ("rows", "row_bias") else None
         assert torch.equal(tensor.detach()[:kept], before[name])
-        assert torch.equal(task.average[name][:kept], average[name])
+        assert torch.equal(task.averages["average"][name][:kept], average[name])
     (turn,) = learner.learn(turns=1)
     assert turn.step.skipped == ""
     learner.restart()
@@ -66,7 +66,7 @@ def test_a_poisoned_calibration_never_serves(base: Base, poison: float) -> None:
     champion, payload = learner.registry.status("numbers").champion, learner.payload("numbers")
     assert champion is not None
     task = opened(learner, "numbers")
-    for tensors in (task.calibration.tensors, task.average):
+    for tensors in (task.calibration.tensors, task.averages["average"]):
         with torch.no_grad():
             tensors["other_bias"].fill_(poison)
     with warnings.catch_warnings():
