@@ -31,7 +31,7 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 Positive = Annotated[int, Field(gt=0)]
 EngineChoice = Literal["auto", "native", "torch"]  # auto: native where it can serve the base
 ReplayChoice = Literal["reservoir", "balanced", "loss", "mir"]
-ObjectiveChoice = Literal["plain", "anchor", "distillation", "consistency"]
+ObjectiveChoice = Literal["plain", "anchor", "distillation", "consistency", "dark-replay"]
 AverageChoice = Literal["ema", "ema-pair", "snapshots"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 _PASSWORD = re.compile(r"(?<=://)([^/@]*:)?[^/@]*(?=@)")

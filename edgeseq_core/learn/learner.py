@@ -61,6 +61,7 @@ class StepReport:
     changed: Mapping[str, int] = field(
         default_factory=dict
     )  # signals beside the loss that changed -> how many pairs ago
+    notes: Mapping[str, bytes] = field(default_factory=dict)  # to be kept beside new pairs, by key
 
 
 class TaskLearner:
@@ -195,13 +196,14 @@ class TaskLearner:
         before = torch.tensor([regime.is_before(progress, example) for example in batch])
         pull = self._pull(reading, on, before)
         loss = (reading.losses.detach() * pull).sum().item()
+        notes = self.strategy.objective.notes(self, reading, batch)
         skipped = self._train(reading, pull, loss, teaching) if on.any() else ""
         progress.parent, progress.step = progress.step, step
         progress.pairs += sum(learn)
         progress.held_out += len(fresh) - sum(learn)
         progress.skipped += bool(skipped)
         progress.relearning = max(0, progress.relearning - 1)
-        return StepReport(scores, loss, skipped, drift, grown, changed)
+        return StepReport(scores, loss, skipped, drift, grown, changed, notes)
 
     def _place(self, fresh: Sequence[Example]) -> list[float | None]:
         """Fold new sources into the task's place; how far each lay from where it was, if it was one."""

@@ -231,7 +231,10 @@ class LearnerLoop:
         for example in fresh:
             log = example.key.rsplit(":", 2)[0]
             learner.progress.positions[example.topic] = f"{log}|{example.offset + 1}"
-        moves += [Move(e.key, e.part, "reservoir", e.priority) for e in (*learned, *released)]
+        moves += [
+            Move(e.key, e.part, "reservoir", e.priority, report.notes.get(e.key, b""))
+            for e in (*learned, *released)
+        ]
         began = self._timed(name, "train", began)
         self._commit(name, task, step, moves, fresh=fresh, held=held, released=released)
         task.arrivals = [*task.arrivals, *(e.arrived_ms for e in learned)][-MAX_ARRIVALS:]

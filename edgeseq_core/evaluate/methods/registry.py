@@ -25,6 +25,7 @@ VARIANTS: Mapping[str, Callable[[Terms], Method]] = {
     "edgeseq-mir": partial(EdgeSeq, replay="mir"),
     "edgeseq-anchor": partial(EdgeSeq, objective="anchor"),
     "edgeseq-distillation": partial(EdgeSeq, objective="distillation"),
+    "edgeseq-der++": partial(EdgeSeq, objective="dark-replay"),
     "edgeseq-cls-er": partial(EdgeSeq, objective="consistency", average="ema-pair"),
     "edgeseq-snapshots": partial(EdgeSeq, average="snapshots"),
 }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from edgeseq_core.learn.strategies.anchor import Anchor
 from edgeseq_core.learn.strategies.balanced import BalancedReplay
 from edgeseq_core.learn.strategies.consistency import Consistency
+from edgeseq_core.learn.strategies.dark_replay import DarkReplay
 from edgeseq_core.learn.strategies.distillation import Distillation
 from edgeseq_core.learn.strategies.ema import MovingAverage
 from edgeseq_core.learn.strategies.ema_pair import EmaPair
@@ -34,6 +35,7 @@ OBJECTIVES: Mapping[ObjectiveChoice, Objective] = {
     "anchor": Anchor(),
     "distillation": Distillation(),
     "consistency": Consistency(),
+    "dark-replay": DarkReplay(),
 }
 AVERAGES: Mapping[AverageChoice, Averaging] = {
     "ema": MovingAverage(),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from edgeseq_core.learn.example import Example
 from edgeseq_core.learn.strategies.protocol import Student
 from edgeseq_core.model.lessons import Teaching
+from edgeseq_core.model.study import Reading
 
 
 class Plain:
@@ -16,6 +17,11 @@ class Plain:
 
     def teaching(self, _student: Student, _replay: Sequence[Example]) -> Teaching | None:
         return None
+
+    def notes(
+        self, _student: Student, _reading: Reading, _batch: Sequence[Example]
+    ) -> dict[str, bytes]:
+        return {}
 
     def pull(self, student: Student) -> None:
         """Nothing."""

@@ -18,7 +18,7 @@ from edgeseq_core.learn.progress import Progress
 from edgeseq_core.learn.strategies.champion import Champion
 from edgeseq_core.model.calibration import Calibration
 from edgeseq_core.model.lessons import Teaching
-from edgeseq_core.model.study import Study
+from edgeseq_core.model.study import Reading, Study
 from edgeseq_core.settings import LearningSettings
 
 
@@ -79,6 +79,11 @@ class Objective(Protocol):
 
     def teaching(self, student: Student, replay: Sequence[Example]) -> Teaching | None:
         """What a teacher says of the replayed pairs."""
+
+    def notes(
+        self, student: Student, reading: Reading, batch: Sequence[Example]
+    ) -> dict[str, bytes]:
+        """What the buffer keeps beside new pairs of a batch, by their keys; before the gradients."""
 
     def pull(self, student: Student) -> None:
         """Add to the gradients that the pairs have written into the calibration."""

@@ -25,6 +25,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "mir": {"replay": "mir"},
     "anchor": {"objective": "anchor", "anchor_strength": 0.5},
     "distillation": {"objective": "distillation"},
+    "der++": {"objective": "dark-replay"},
     "cls-er": {"objective": "consistency", "average": "ema-pair"},
     "snapshots": {"average": "snapshots"},
 }
