@@ -118,8 +118,9 @@ def test_a_rebuild_follows_whom_the_learner_followed_when_a_person_chose(
     assert registry.status(TASK) == learner.registry.status(TASK)
 
 
-def test_a_rollback_forks_a_strategy_s_memory_too(base: Base) -> None:
-    learner = recorded(base, settings("snapshots"))
+@pytest.mark.parametrize("strategy", ["snapshots", "der++"])
+def test_a_rollback_forks_a_strategy_s_memory_too(base: Base, strategy: str) -> None:
+    learner = recorded(base, settings(strategy))
     learner.teach(0, 48)
     served = [r for r in learner.registry.history(TASK) if r.promoted_ms is not None]
     back, champion = served[-3].manifest, learner.registry.status(TASK).champion
@@ -129,10 +130,20 @@ def test_a_rollback_forks_a_strategy_s_memory_too(base: Base) -> None:
     )
     kept = learner.buffer.state(TASK).checkpoint
     assert kept is not None
-    assert read_header(kept)["strategy"]["champion"] != back.snapshot_id
     learner.teach(48, 72)
-    (first, *_) = [step for step in learner.steps(TASK) if step["parent"] == back.step][-1:]
-    assert first["champion"] == back.snapshot_id
+    if strategy == "snapshots":
+        assert read_header(kept)["strategy"]["champion"] != back.snapshot_id
+        (first, *_) = [step for step in learner.steps(TASK) if step["parent"] == back.step][-1:]
+        assert first["champion"] == back.snapshot_id
+    else:
+        drawn = learner.buffer.draw(
+            TASK, corrections=0, bulk=0, replay=[n / 100 for n in range(100)]
+        )
+        noted = {pair.key for pair in drawn.replay if pair.note}
+        since = [step for step in learner.steps(TASK) if step["branch"] == 1]
+        learnt_since = {key for step in since for key in (*step["bulk"], *step["released"])}
+        assert noted
+        assert noted <= learnt_since  # the notes of the branch before are gone
     store, _ = rebuild(TASK, learner.buffer.journal(TASK), learner.records, base, learner.config)
     assert store.state(TASK) == learner.buffer.state(TASK)
 
