@@ -422,10 +422,12 @@ class TaskLearner:
             learner.signals.restore(header["signals"], watched)
         kinds = {kind: _unflatten(vector, shapes) for kind, vector in flat.items()}
         learner.calibration.tensors = kinds.pop("own")
-        learner.notes = header.get("strategy", {})
+        wanted = learner.strategy.averaging.kinds
+        if all(kind in kinds for kind in wanted):
+            learner.notes = header.get("strategy", {})
         learner.averages = {  # one that this strategy has and the last one had not begins as theirs
             kind: kinds.get(kind) or {n: t.clone() for n, t in kinds[AVERAGE].items()}
-            for kind in learner.strategy.averaging.kinds
+            for kind in wanted
         }
         learner.optimizer.load(kinds, header["optimizer_steps"])
         learner.drift = DriftMonitor(delta=config.drift_delta, values=header["drift_losses"])

@@ -297,8 +297,7 @@ class LearnerLoop:
     def submit_as(self, name: str, report: GateReport, *, alternative: bool = False) -> GateEvent:
         """Offer a task's present state, or its alternative, under a verdict that was reached before."""
         task = self._opened(name)
-        payload = task.learner.alternative() if alternative else task.learner.payload()
-        assert payload is not None
+        payload = (task.learner.alternative() if alternative else None) or task.learner.payload()
         rival = _Rival(CANDIDATE)
         return self._submit(name, task, payload, report, rival, alternative=alternative)
 

@@ -85,7 +85,8 @@ def test_one_pair_pulls_no_harder_than_the_clip(base: Base) -> None:
     learner.learn(turns=1)
     task, clip = opened(learner, "numbers"), SMALL.loss_clip
     losses = torch.tensor([100.0, 2.0])  # 50 nats a token off, and 1
-    reading = TorchReading(losses, losses, torch.tensor([2.0, 2.0]), [False, False])
+    tokens, row = torch.tensor([2.0, 2.0]), torch.tensor([0, 0, 1, 1])
+    reading = TorchReading(losses, losses, tokens, [False, False], torch.zeros(4, 9), row)
     pull = task._pull(reading, torch.ones(2), torch.zeros(2, dtype=torch.bool))
     assert (losses * pull).sum().item() == pytest.approx((2 * clip + 2.0) / 4)
     assert pull.tolist() == pytest.approx([clip / 50 / 4, 1 / 4])
