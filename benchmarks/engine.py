@@ -62,6 +62,9 @@ def line(rows: Sequence[Row]) -> dict[str, object]:
         if wanted and reached
         else "",
         "floor (ms)": bare.floor_ms,
+        "at the floor": next(
+            (row.ms / row.floor_ms for row in others if wanted and row.engine == wanted.than), ""
+        ),
         "cores in use by others": bare.cores_of_others,
     }
 
@@ -87,16 +90,17 @@ def against_peers(args: argparse.Namespace) -> None:
         "batch: CPU time on one thread (others share the machine), wall time on two. Medians of "
         f"{args.rounds} rounds in turns, ratios within rounds. CTranslate2 has no calibration, and a "
         "transformer of its own with equally large products; malloc is tuned for it, and where AVX2 is "
-        "forced, it and MKL are held to it; on two threads the better of both ways to split. ONNX "
-        "Runtime, PyTorch and the bare engine compute the same network without a calibration; ONNX "
-        "Runtime's instructions cannot be forced. `calibrated`: one task of rank 8 at decoder and top "
-        "layer. PyTorch int8 is its dynamic quantization.\n\n"
+        "forced, it and MKL are held to it, and so is ONNX Runtime, by a copy of its library that finds no "
+        "AVX-512; on two threads the better of both ways to split. ONNX Runtime, PyTorch and the bare "
+        "engine compute the same network without a calibration. `calibrated`: one task of rank 8 at decoder "
+        "and top layer. PyTorch int8 is its dynamic quantization.\n\n"
         "The same answers as PyTorch in fp32, all 16 tokens of the shipped base's, on weights that were "
         f"trained: {'; '.join(told.values())}.\n\n"
         f"The floor: {peak.peak_multiply_adds_a_second / 1e9:.0f} G multiply-adds a second were measured "
         f"of this engine's int8 kernels in cache ({peak.instructions}, one thread), and "
         f"{peak.peak_bytes_a_second / 1e9:.0f} GB/s read of as many bytes as a step needs "
-        f"({peak.cell}: {peak.step_bytes / 1e6:.2f} MB). It counts products alone.",
+        f"({peak.cell}: {peak.step_bytes / 1e6:.2f} MB). It counts products alone. At the floor: how many "
+        "times as fast as the wanted engine that would be, the most that is possible here.",
     )
 
 

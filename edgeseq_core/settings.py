@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -30,6 +30,9 @@ CONFIG_VARIABLE = "EDGESEQ_CONFIG"
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Positive = Annotated[int, Field(gt=0)]
 EngineChoice = Literal["auto", "native", "torch"]  # auto: native where it can serve the base
+ReplayChoice = Literal["reservoir", "balanced", "loss", "mir"]
+ObjectiveChoice = Literal["plain", "anchor", "distillation", "consistency", "dark-replay"]
+AverageChoice = Literal["ema", "ema-pair", "snapshots"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 _PASSWORD = re.compile(r"(?<=://)([^/@]*:)?[^/@]*(?=@)")
 
@@ -90,7 +93,27 @@ class LearnerSettings(Section):
     http_port: Port = 9102
 
 
-class LearningSettings(Section):
+class StrategySettings(Section):
+    """How a task learns (docs/streams.md, "Strategies")."""
+
+    replay: ReplayChoice = "reservoir"  # which pairs a step replays
+    replay_candidates: Positive = 3  # drawn for each of them, where a rule chooses
+    objective: ObjectiveChoice = "plain"  # what is added to the loss
+    anchor_strength: float = 0.01  # of the pull to the champion's numbers
+    teacher_weight: float = 0.5  # of the divergence from what a teacher says, beside the loss
+    teacher_top: Annotated[int, Field(gt=0, le=64)] = 8  # symbols of a token that it names
+    average: AverageChoice = "ema"  # what is offered to the gate
+    stable_averaging: float = 0.95  # weight of the past in the slower average of ema-pair
+    averaged_champions: Positive = 4  # whose mean may be offered, the candidate included
+
+    @model_validator(mode="after")
+    def _fits(self) -> StrategySettings:
+        if self.objective == "consistency" and self.average != "ema-pair":
+            raise ValueError("objective consistency needs average ema-pair, its two teachers")
+        return self
+
+
+class LearningSettings(StrategySettings):
     """What shapes learning and its gate: all that a snapshot's content depends on, kept in its manifest."""
 
     engine: EngineChoice = "auto"  # computes the steps; what auto settled on is in the manifests
@@ -143,6 +166,14 @@ class LearningSettings(Section):
     drift_rehearsals: int = 14  # in place of rehearsals_per_step, meanwhile
     drift_rate: float = 0.6  # of the learning rate, meanwhile
     drift_held_out_share: float = 0.2  # of bulk pairs, until the gate has gate_min_pairs since then
+
+    def in_manifest(self) -> dict[str, Any]:
+        """All values by name, but those of strategies that are the defaults: ids stay what they were."""
+        values = self.model_dump(mode="json")
+        for name, field in StrategySettings.model_fields.items():
+            if values[name] == field.default:
+                del values[name]
+        return values
 
 
 class PredictorSettings(Section):

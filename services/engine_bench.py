@@ -180,6 +180,6 @@ def _slower(names: Sequence[str], found: Measured) -> list[str]:
 
 
 def _variants(name: str, cell: Cell) -> list[str | None]:
-    if name == "native":
+    if name in ("native", "onnxruntime"):
         return [cell.instructions]
     return [None, "rows"] if name == "ctranslate2" and cell.threads > 1 else [None]

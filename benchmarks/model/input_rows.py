@@ -95,7 +95,7 @@ def taught(
     )
     encoder = OwnInputs(base, kind, (source for source, _ in train))
     learner = Bare(base, task, settings, TorchStudy(base, encoder))
-    for tensors in (learner.calibration.tensors, learner.average):
+    for tensors in (learner.calibration.tensors, learner.averages["average"]):
         tensors["variant"] = torch.zeros(encoder.rows, base.config.d_model)
     pairs, used = shuffled(train, seed), 0.0
     while used < cpu_s:

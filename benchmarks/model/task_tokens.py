@@ -152,7 +152,7 @@ class Taught:
 
     def __init__(self, learner: TaskLearner) -> None:
         self.learner = learner
-        learner.average = {n: t.clone() for n, t in learner.calibration.tensors.items()}
+        learner.begin_averages()
 
     def step(self, fresh: Pairs, revisited: Pairs) -> None:
         examples = [

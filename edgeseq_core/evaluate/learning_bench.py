@@ -66,7 +66,7 @@ def identity(stream: Stream, method: str, terms: Terms) -> str:
         "stream": hashlib.sha256(STREAM.dump_json(stream)).hexdigest(),
         "method": method,
         "base": terms.base.digest,
-        "learning": terms.learning.model_dump(mode="json"),
+        "learning": terms.learning.in_manifest(),
         "task_bytes": terms.task_bytes,
         "steps": terms.steps,
     }

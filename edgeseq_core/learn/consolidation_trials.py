@@ -151,7 +151,7 @@ def _learner(
         owned=calibration.owned,
         place=place_of(new, sources, at_once=AT_ONCE),
     )
-    learner.average = {name: t.detach().clone() for name, t in calibration.tensors.items()}
+    learner.begin_averages()
     # Its moments are gone with the old base, so its step size warms up again.
     learner.progress = replace(before.progress, warmed=0)
     plateau.start_over(learner.progress)

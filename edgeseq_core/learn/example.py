@@ -23,6 +23,7 @@ class Example:
     arrived_ms: int
     priority: float  # place in probe and reservoir, uniform in [0, 1), decided by the key
     draw: float  # a second such number: elects held-out pairs
+    note: bytes = b""  # of a replayed pair: what the strategy keeps beside it
 
 
 def read_example(pair: StoredPair, vocabulary: Vocabulary, digest: bytes) -> Example:
@@ -39,4 +40,5 @@ def read_example(pair: StoredPair, vocabulary: Vocabulary, digest: bytes) -> Exa
         arrived_ms=record.arrived_ms,
         priority=int.from_bytes(words[:7], "big") / 2**56,
         draw=int.from_bytes(words[8:15], "big") / 2**56,
+        note=pair.note,
     )

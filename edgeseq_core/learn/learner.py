@@ -30,9 +30,14 @@ from edgeseq_core.learn.growth_policy import FIRST_LOOK_PAIRS, need_to_grow
 from edgeseq_core.learn.optimizer import CalibrationOptimizer
 from edgeseq_core.learn.progress import FADE, Progress
 from edgeseq_core.learn.signals import LOSS, Signals, observed
+from edgeseq_core.learn.strategies.champion import Champion
+from edgeseq_core.learn.strategies.choose import strategy_of
+from edgeseq_core.learn.strategies.ema import AVERAGE
+from edgeseq_core.learn.strategies.protocol import Candidates
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import Calibration, CalibrationConfig, Owned
 from edgeseq_core.model.growth import LEAST_ROWS, grow, roomy
+from edgeseq_core.model.lessons import Teaching
 from edgeseq_core.model.nearest import FEATURES, FEWEST_SOURCES
 from edgeseq_core.model.payload import PLACE
 from edgeseq_core.model.study import Reading, Study
@@ -56,6 +61,7 @@ class StepReport:
     changed: Mapping[str, int] = field(
         default_factory=dict
     )  # signals beside the loss that changed -> how many pairs ago
+    notes: Mapping[str, bytes] = field(default_factory=dict)  # to be kept beside new pairs, by key
 
 
 class TaskLearner:
@@ -67,7 +73,10 @@ class TaskLearner:
         self.calibration = Calibration(
             base.model, base.vocabulary, self._shape(), seed=_seed(config.seed, task)
         )
-        self.average = {name: t.clone() for name, t in self.calibration.tensors.items()}
+        self.strategy = strategy_of(config)
+        self.notes: dict[str, int | str] = {}  # of the strategy, beside its averages
+        self.champion: Champion | None = None
+        self.begin_averages()
         self.optimizer = CalibrationOptimizer(
             learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -79,21 +88,44 @@ class TaskLearner:
         shape = CalibrationConfig(rank=c.rank, encoder_layers=c.encoder_layers)
         return roomy(self.base, shape, c.growth_max_bytes)
 
-    def replay_ranks(self) -> list[float]:
-        """Which reservoir pairs the next step replays, as numbers in [0, 1); decided by seed and step.
+    def begin_averages(self) -> None:
+        """All that the strategy averages begins as the calibration is."""
+        self.averages = {
+            kind: {name: t.detach().clone() for name, t in self.calibration.tensors.items()}
+            for kind in self.strategy.averaging.kinds
+        }
 
-        While the task learns anew they fill the batch; while it adapts to a drift, `replayed` picks some.
+    def replay_ranks(self) -> list[float]:
+        """Which reservoir pairs the next step looks at, as numbers in [0, 1); decided by seed and step.
+
+        `replayed` picks those that it takes.  While the task learns anew they fill the batch.
         """
         rng = random.Random(f"{self.config.seed}:{self.task}:{self.progress.step + 1}")
-        count = self._full_batch if self.progress.relearning else self.config.replay_per_step
-        return [rng.random() for _ in range(count * (OVERDRAW if self.adapts else 1))]
+        each = OVERDRAW if self.adapts else self._candidates
+        return [rng.random() for _ in range(self._replays * each)]
 
-    def replayed(self, drawn: Sequence[Example]) -> list[Example]:
-        """Those of the drawn reservoir pairs that a step takes: while the task adapts, none from before."""
-        if not self.adapts:
-            return list(drawn)
-        since = [example for example in drawn if not regime.is_before(self.progress, example)]
-        return since[: self.config.replay_per_step]
+    def replayed(self, drawn: Sequence[Example], new: Sequence[Example] = ()) -> list[Example]:
+        """Those of the drawn reservoir pairs that a step takes: while the task adapts, none from before.
+
+        ``new`` are the pairs that it learns beside them.
+        """
+        if self.adapts:
+            since = [example for example in drawn if not regime.is_before(self.progress, example)]
+            drawn = since[: self._replays * self._candidates]
+        return self.strategy.replay.choose(self, Candidates(drawn, new, self._replays))
+
+    @property
+    def _replays(self) -> int:
+        return self._full_batch if self.progress.relearning else self.config.replay_per_step
+
+    @property
+    def _candidates(self) -> int:
+        return self.strategy.replay.candidates(self.config)
+
+    def follow(self, snapshot_id: str | None, payload: bytes = b"") -> None:
+        """Look at another champion from now on, if the strategy looks at any."""
+        if self.strategy.follows:
+            self.champion = Champion.of(snapshot_id, payload, self.base) if snapshot_id else None
 
     @property
     def adapts(self) -> bool:
@@ -144,8 +176,11 @@ class TaskLearner:
         self.calibration.admit(e.target for e in learnt)
         self.calibration.admit_sources(e.source for e in learnt)
         distances = self._place(fresh)
-        self._grow_average()
+        self._grow_averages()
         self.optimizer.leaves(self.calibration.tensors)
+        teaching = self.strategy.objective.teaching(self, replay)
+        if teaching:
+            teaching = replace(teaching, said=[*[None] * len(fresh), *teaching.said])
         reading = self.study.read(
             self.calibration,
             [e.source for e in batch],
@@ -161,13 +196,14 @@ class TaskLearner:
         before = torch.tensor([regime.is_before(progress, example) for example in batch])
         pull = self._pull(reading, on, before)
         loss = (reading.losses.detach() * pull).sum().item()
-        skipped = self._train(reading, pull, loss) if on.any() else ""
+        notes = self.strategy.objective.notes(self, reading, batch)
+        skipped = self._train(reading, pull, loss, teaching) if on.any() else ""
         progress.parent, progress.step = progress.step, step
         progress.pairs += sum(learn)
         progress.held_out += len(fresh) - sum(learn)
         progress.skipped += bool(skipped)
         progress.relearning = max(0, progress.relearning - 1)
-        return StepReport(scores, loss, skipped, drift, grown, changed)
+        return StepReport(scores, loss, skipped, drift, grown, changed, notes)
 
     def _place(self, fresh: Sequence[Example]) -> list[float | None]:
         """Fold new sources into the task's place; how far each lay from where it was, if it was one."""
@@ -224,22 +260,20 @@ class TaskLearner:
         on = on * regime.trust(self.progress, a_token, before)
         return pull * on / (reading.tokens * on).sum().clamp(min=1)
 
-    def _train(self, reading: Reading, pull: Tensor, loss: float) -> str:
+    def _train(self, reading: Reading, pull: Tensor, loss: float, teaching: Teaching | None) -> str:
         """One optimizer step; returns why it was skipped, or nothing."""
         self.optimizer.clear()
         if not math.isfinite(loss):
             return "loss"
-        reading.gradients(pull)
+        reading.gradients(pull, teaching)
+        self.strategy.objective.pull(self)
         leaves = list(self.calibration.tensors.values())
         norm = torch.nn.utils.clip_grad_norm_(leaves, self.config.norm_cap)
         if not torch.isfinite(norm):
             self.optimizer.clear()
             return "gradient"
         self.optimizer.step(self.rate())
-        taken = self.optimizer.count - 1  # goes on after a drift: a single step is noisy
-        past = min(self.config.averaging, taken / (taken + 5))
-        averages = [self.average[name] for name in self.calibration.tensors]
-        torch._foreach_lerp_(averages, [leaf.detach() for leaf in leaves], 1 - past)
+        self.strategy.averaging.update(self)
         return ""
 
     def rate(self) -> float:
@@ -252,11 +286,12 @@ class TaskLearner:
             c.floor_ratio, math.sqrt(c.decay_after_steps / max(at, c.decay_after_steps))
         )
 
-    def _grow_average(self) -> None:
-        for name, want in self.calibration.tensors.items():
-            have = self.average.get(name, want.detach()[:0])
-            if have.shape != want.shape:
-                self.average[name] = torch.cat([have, want.detach()[have.shape[0] :]])
+    def _grow_averages(self) -> None:
+        for average in self.averages.values():
+            for name, want in self.calibration.tensors.items():
+                have = average.get(name, want.detach()[:0])
+                if have.shape != want.shape:
+                    average[name] = torch.cat([have, want.detach()[have.shape[0] :]])
 
     def _strange(self, example: Example) -> bool:
         """Whether the source holds a character that the base does not know."""
@@ -289,9 +324,11 @@ class TaskLearner:
         70 %, ungrown 69 %; one run each).
         """
         seed = _seed(self.config.seed, f"{self.task}:{self.progress.step}")
-        averaged = grow(self.averaged(), shape, seed=seed)
+        self.averages = {
+            kind: grow(self.holding(average), shape, seed=seed).tensors
+            for kind, average in self.averages.items()
+        }
         self.calibration = grow(self.calibration, shape, seed=seed)
-        self.average = averaged.tensors
         self.progress.warmed = 0
         self.optimizer.leaves(self.calibration.tensors)
 
@@ -304,14 +341,23 @@ class TaskLearner:
         """The int8 candidate: the averaged calibration."""
         return self.averaged().to_payload(self.base.digest)
 
+    def alternative(self) -> bytes | None:
+        """Bytes that the strategy would rather offer, if they do no worse on the held-out pairs."""
+        tensors = self.strategy.averaging.alternative(self)
+        return self.holding(tensors).to_payload(self.base.digest) if tensors else None
+
     def averaged(self) -> Calibration:
         """The averaged calibration as it is held, in fp32; what is offered is its int8 bytes."""
+        return self.holding(self.averages[self.strategy.averaging.offered])
+
+    def holding(self, tensors: dict[str, Tensor]) -> Calibration:
+        """The task's calibration with other numbers."""
         c = self.calibration
         return Calibration(
             self.base.model,
             self.base.vocabulary,
             c.config,
-            tensors=self.average,
+            tensors=tensors,
             owned=c.owned,
             place=c.place,
         )
@@ -324,7 +370,7 @@ class TaskLearner:
         Each kind is one flat vector, in the calibration's order: fifty tensors cost fifty times as much.
         """
         c = self.calibration
-        kinds = {"own": c.tensors, "average": self.average, **self.optimizer.state()}
+        kinds = {"own": c.tensors, **self.averages, **self.optimizer.state()}
         flat = {
             kind: torch.cat([t.detach().flatten() for t in tensors.values()]).numpy()
             for kind, tensors in kinds.items()
@@ -343,6 +389,8 @@ class TaskLearner:
             "signals": kept,
             "progress": asdict(self.progress),
         }
+        if self.notes:
+            header["strategy"] = self.notes
         return save(flat, metadata={"header": json.dumps(header, sort_keys=True)})
 
     @classmethod
@@ -374,7 +422,13 @@ class TaskLearner:
             learner.signals.restore(header["signals"], watched)
         kinds = {kind: _unflatten(vector, shapes) for kind, vector in flat.items()}
         learner.calibration.tensors = kinds.pop("own")
-        learner.average = kinds.pop("average")
+        wanted = learner.strategy.averaging.kinds
+        if all(kind in kinds for kind in wanted):
+            learner.notes = header.get("strategy", {})
+        learner.averages = {  # one that this strategy has and the last one had not begins as theirs
+            kind: kinds.get(kind) or {n: t.clone() for n, t in kinds[AVERAGE].items()}
+            for kind in wanted
+        }
         learner.optimizer.load(kinds, header["optimizer_steps"])
         learner.drift = DriftMonitor(delta=config.drift_delta, values=header["drift_losses"])
         learner.progress = Progress(**header["progress"])

@@ -19,9 +19,9 @@ from edgeseq_core.engine import PairRow, Score
 from edgeseq_core.errors import FencedError, SnapshotError, StateVersionError
 from edgeseq_core.keys import partition_of
 from edgeseq_core.learn.example import Example, read_example
-from edgeseq_core.learn.gate_engine import gate_engine
 from edgeseq_core.learn.held_out import HeldOut
 from edgeseq_core.learn.learner import StepReport, TaskLearner
+from edgeseq_core.learn.serving_engine import serving_engine
 from edgeseq_core.learn.studies import settled, study_on
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.source_encoder import CachingEncoder
@@ -37,6 +37,7 @@ from edgeseq_core.snapshots.manifest import (
 from edgeseq_core.snapshots.registry import Offer, SnapshotRegistry, TaskStatus
 
 CANDIDATE = "candidate"  # slots of the loop's own engine; a rival's is its snapshot id
+ALTERNATIVE = "alternative"
 IDENTITY = "identity"
 MAX_OPEN_TASKS = 64  # in memory, about 3 MB each at d_model 128
 MAX_ARRIVALS = 4_096  # arrival times a snapshot lists, for the freshness metric
@@ -128,7 +129,7 @@ class LearnerLoop:
         self._observer, self._gates = observer, gates
         self._encoder = CachingEncoder(base, calibrated_layers=config.encoder_layers)
         self._study = study_on(base, self._config, self._encoder)
-        self._engine = gate_engine(base, self._encoder, engine)
+        self._engine = serving_engine(base, self._encoder, engine)
         self._gate = Gate(
             loss_clip=config.gate_loss_clip,
             loss_slack=config.gate_loss_slack,
@@ -216,19 +217,24 @@ class LearnerLoop:
             replay=learner.replay_ranks(),
         )
         fresh = [self._example(pair) for pair in drawn.fresh[: config.fresh_per_step]]
-        replay = learner.replayed([self._example(pair) for pair in drawn.replay])
         held = task.held_out.elect(learner, fresh)
         released, moves = task.held_out.take(
             learner, [e for e, out in zip(fresh, held, strict=True) if out]
         )
         began = self._timed(name, "draw", began)
+        learned = [e for e, out in zip(fresh, held, strict=True) if not out]
+        replay = learner.replayed(
+            [self._example(pair) for pair in drawn.replay], [*learned, *released]
+        )
         step = task.last_step + 1
         report = learner.step(step, fresh, [not out for out in held], [*released, *replay])
         for example in fresh:
             log = example.key.rsplit(":", 2)[0]
             learner.progress.positions[example.topic] = f"{log}|{example.offset + 1}"
-        learned = [e for e, out in zip(fresh, held, strict=True) if not out]
-        moves += [Move(e.key, e.part, "reservoir", e.priority) for e in (*learned, *released)]
+        moves += [
+            Move(e.key, e.part, "reservoir", e.priority, report.notes.get(e.key, b""))
+            for e in (*learned, *released)
+        ]
         began = self._timed(name, "train", began)
         self._commit(name, task, step, moves, fresh=fresh, held=held, released=released)
         task.arrivals = [*task.arrivals, *(e.arrived_ms for e in learned)][-MAX_ARRIVALS:]
@@ -288,10 +294,21 @@ class LearnerLoop:
         gate = self._offer(name, task, replay if anew else []) if offers else None
         return Turn(name, 0, 0, report, learner, task.held_out.is_mixed(task.learner), gate)
 
-    def submit_as(self, name: str, report: GateReport) -> GateEvent:
-        """Offer a task's present state under a verdict that was reached before."""
+    def submit_as(self, name: str, report: GateReport, *, alternative: bool = False) -> GateEvent:
+        """Offer a task's present state, or its alternative, under a verdict that was reached before."""
         task = self._opened(name)
-        return self._submit(name, task, task.learner.payload(), report, _Rival(CANDIDATE))
+        payload = (task.learner.alternative() if alternative else None) or task.learner.payload()
+        rival = _Rival(CANDIDATE)
+        return self._submit(name, task, payload, report, rival, alternative=alternative)
+
+    def follow(self, name: str, snapshot_id: str | None) -> None:
+        """Let a task's strategy look at the champion that it looked at before, whatever serves now."""
+        learner = self._opened(name).learner
+        if snapshot_id is None:
+            learner.follow(None)
+        elif learner.champion is None or learner.champion.snapshot_id != snapshot_id:
+            manifest = self._registry.record(name, snapshot_id).manifest
+            learner.follow(snapshot_id, self._registry.payload(manifest))
 
     def adopt(self, name: str, learner: TaskLearner, report: GateReport) -> GateEvent:
         """Go on with a learner that was made elsewhere, and offer it under the verdict reached there."""
@@ -330,6 +347,9 @@ class LearnerLoop:
             "held_out": [e.key for e, out in zip(fresh, held, strict=True) if out],
             "released": [e.key for e in released],
         }
+        if task.learner.strategy.follows:  # a person may choose another one at any time
+            champion = task.learner.champion
+            line["champion"] = champion.snapshot_id if champion else None
         checkpoint = task.learner.to_checkpoint()
         self._buffer.commit(
             StepCommit(
@@ -349,8 +369,12 @@ class LearnerLoop:
     def _offer(self, name: str, task: _Task, learned: Sequence[Example]) -> GateEvent:
         """Quantize, score against the reference, and put candidate and verdict into the registry."""
         payload, candidate = task.learner.payload(), _Rival(CANDIDATE)
+        alternative = False
         try:
             self._engine.swap(CANDIDATE, CANDIDATE, payload)
+            better = self._alternative(task, candidate)
+            if better:
+                alternative, (payload, candidate) = True, better
         except SnapshotError as error:  # what the serving engine refuses, as numbers that are none
             reference = task.reference.snapshot_id
             report = GateReport(
@@ -358,10 +382,35 @@ class LearnerLoop:
             )
         else:
             report = self._judge(task, candidate, learned)
-        return self._submit(name, task, payload, report, candidate)
+        return self._submit(name, task, payload, report, candidate, alternative=alternative)
+
+    def _alternative(self, task: _Task, candidate: _Rival) -> tuple[bytes, _Rival] | None:
+        """What the strategy would rather offer, if its held-out loss is no larger than the candidate's."""
+        payload, held_out = task.learner.alternative(), task.held_out
+        drift = held_out.is_mixed(task.learner)
+        held = {e.key: e for e in (held_out.since_drift(task.learner) if drift else held_out.all)}
+        if payload is None or not held:
+            return None
+        rival = _Rival(ALTERNATIVE)
+        try:
+            self._engine.swap(ALTERNATIVE, ALTERNATIVE, payload)
+        except SnapshotError:
+            return None
+        losses = []
+        for one in (candidate, rival):
+            self._measure(one, held)
+            losses.append(self._gate.loss(list(one.scores.values())))
+        return (payload, rival) if losses[1] <= losses[0] else None
 
     def _submit(
-        self, name: str, task: _Task, payload: bytes, report: GateReport, candidate: _Rival
+        self,
+        name: str,
+        task: _Task,
+        payload: bytes,
+        report: GateReport,
+        candidate: _Rival,
+        *,
+        alternative: bool = False,
     ) -> GateEvent:
         """Manifest, journal line and bytes into the registry, in one step."""
         learner, now_ms = task.learner, self._clock.wall_ms()
@@ -374,7 +423,7 @@ class LearnerLoop:
             payload_digest=payload_digest(payload),
             payload_bytes=len(payload),
             checkpoint_digest=task.checkpoint_digest,
-            config=self._config.model_dump(mode="json") | {"calibration": learner.size()},
+            config=self._config.in_manifest() | {"calibration": learner.size()},
         )
         record = SnapshotRecord(
             manifest=manifest, gate=report, created_ms=now_ms, arrivals_ms=tuple(task.arrivals)
@@ -388,6 +437,8 @@ class LearnerLoop:
             "reference": report.reference_id,
             "leads": report.leads,
         }
+        if alternative:
+            line["alternative"] = True
         serves = self._registry.offer(
             Offer(
                 task=name,
@@ -405,6 +456,7 @@ class LearnerLoop:
         if serves:
             champion = _Rival(manifest.snapshot_id, scores=candidate.scores)
             self._engine.swap(champion.slot, champion.slot, payload)
+            learner.follow(champion.slot, payload)
             self._succeed(task, champion, leads=report.leads)
         return GateEvent(manifest.snapshot_id, report, serves)
 
@@ -472,7 +524,7 @@ class LearnerLoop:
             learner = TaskLearner.from_checkpoint(
                 state.checkpoint, self._base, name, self._config, self._study
             )
-        champion, reference = self._rivals(name, status)
+        champion, reference = self._rivals(name, status, learner)
         held_out = HeldOut(self._config)
         task = _Task(
             learner, state.branch, state.step, state.last_step, champion, reference, held_out
@@ -503,7 +555,7 @@ class LearnerLoop:
                 positions[example.topic] = f"{log}|{example.offset + 1}"
         return positions
 
-    def _rivals(self, name: str, status: TaskStatus) -> tuple[_Rival, _Rival]:
+    def _rivals(self, name: str, status: TaskStatus, learner: TaskLearner) -> tuple[_Rival, _Rival]:
         """Champion and reference of a task as the registry has them, ready in the engine."""
         if (serving := status.champion) is None:
             return (bare := _Rival(None)), bare
@@ -511,7 +563,9 @@ class LearnerLoop:
         if status.purging or record.manifest.base != self._base.digest:
             return _Rival(serving, foreign=True), _Rival(None)
         champion = _Rival(serving)
-        self._engine.swap(serving, serving, self._registry.payload(record.manifest))
+        payload = self._registry.payload(record.manifest)
+        self._engine.swap(serving, serving, payload)
+        learner.follow(serving, payload)
         gate = record.gate
         # A person's choice stands for itself; so does a champion that led when it was offered.
         if gate is None or gate.verdict == "hold" or gate.leads or gate.reference_id is None:

@@ -8,8 +8,8 @@ from itertools import islice
 
 from edgeseq_core.clock import Clock, SystemClock
 from edgeseq_core.engine import Limits, SourceRow
-from edgeseq_core.learn.gate_engine import gate_engine
 from edgeseq_core.learn.loop import LearnerLoop, Turn
+from edgeseq_core.learn.serving_engine import serving_engine
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.source_encoder import BatchEncoder
 from edgeseq_core.replay.buffer import IncomingPair, Position
@@ -102,7 +102,7 @@ class OfflineLearner:
 
     def answers(self, task: str, sources: Sequence[str]) -> list[str]:
         """The champion's greedy answers (the bare base's while there is none), in batches of 64."""
-        engine = gate_engine(self.base, BatchEncoder(self.base))
+        engine = serving_engine(self.base, BatchEncoder(self.base))
         engine.swap(task, task, self.payload(task) or self.loop.identity_payload())
         out: list[str] = []
         for at in range(0, len(sources), 64):

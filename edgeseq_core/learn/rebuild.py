@@ -55,6 +55,8 @@ def rebuild(
                         f"step {entry['step']} learnt pair {key}, which is not here"
                     )
                 _place(store, task, key, records[key], base, consumer)
+            if "champion" in entry:
+                loop.follow(task, entry["champion"])
             loop.run_once()
         elif kind == "gate":
             report = GateReport(
@@ -63,7 +65,8 @@ def rebuild(
                 reference_id=entry["reference"],
                 leads=entry["leads"],
             )
-            made = loop.submit_as(task, report).snapshot_id
+            alternative = entry.get("alternative", False)
+            made = loop.submit_as(task, report, alternative=alternative).snapshot_id
             if made != entry["snapshot_id"]:
                 raise SnapshotError(
                     f"rebuilding gave {made} where the journal has {entry['snapshot_id']}"

@@ -35,6 +35,27 @@ class TopK:
         """The same on a device."""
         return TopK(self.ids.to(device), self.log_probabilities.to(device))
 
+    def split(self, lengths: Sequence[int]) -> list[TopK]:
+        """Pieces of so many rows each."""
+        pieces = (torch.split(one, list(lengths)) for one in (self.ids, self.log_probabilities))
+        return [TopK(*piece) for piece in zip(*pieces, strict=True)]
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What is said of a batch's target tokens, ``[T, k]`` a pair, and how much its divergence counts."""
+
+    said: Sequence[TopK | None]  # None: nothing is said of a pair
+    weight: float  # beside the loss
+
+    def packed(self) -> TopK:
+        """All that is said, token after token, ``[N, k]``."""
+        spoken = [said for said in self.said if said is not None]
+        return TopK(
+            torch.cat([said.ids for said in spoken]),
+            torch.cat([said.log_probabilities for said in spoken]),
+        )
+
 
 def top_k(log_probabilities: Tensor, k: int) -> TopK:
     """The k largest of ``[..., V]``."""
@@ -43,7 +64,7 @@ def top_k(log_probabilities: Tensor, k: int) -> TopK:
 
 
 def divergence(teacher: TopK, scores: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """KL divergence in nats ``[B, T]`` of a student's scores ``[B, T, V]`` from what a teacher said.
+    """KL divergence in nats ``[...]`` of a student's scores ``[..., V]`` from what a teacher said.
 
     Both are seen as k + 1 buckets: the teacher's symbols, and the rest.  With k = V it is the whole one.
 

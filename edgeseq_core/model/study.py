@@ -1,7 +1,7 @@
 """What a learning step asks of a network: losses of pairs of one task, and gradients of its calibration.
 
 Losses come first and gradients after, because how much each pair may pull depends on its loss.
-Shapes: B pairs.
+Shapes: B pairs, T tokens of a target (EOS included), V symbols.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from edgeseq_core.model.base import Base
 from edgeseq_core.model.batch import pad
 from edgeseq_core.model.calibration import Calibration
 from edgeseq_core.model.learning_weights import LearningWeights, token_losses
+from edgeseq_core.model.lessons import Teaching, TopK, divergence, top_k
 from edgeseq_core.model.source_encoder import SourceEncoder
 from edgeseq_core.model.task_space import features
 from edgeseq_core.text.vocabulary import BOS, EOS
@@ -30,8 +31,14 @@ class Reading(Protocol):
     tokens: Tensor  # [B], of the target, EOS included
     exact: list[bool]  # whether every token is the likeliest after those before it
 
-    def gradients(self, pull: Tensor) -> None:
-        """Write those of ``sum(pull * losses)``, ``pull [B]``, into the calibration's tensors; once."""
+    def said(self, k: int) -> list[TopK]:
+        """The k likeliest symbols of each pair's target tokens ``[T, k]``; before `gradients`."""
+
+    def gradients(self, pull: Tensor, teaching: Teaching | None = None) -> None:
+        """Write those of ``sum(pull * losses)``, ``pull [B]``, into the calibration's tensors; once.
+
+        With teaching, a pair's loss holds ``weight`` times the divergence from what is said of it, too.
+        """
 
 
 class Study(Protocol):
@@ -62,9 +69,21 @@ class TorchReading:
     plain: Tensor
     tokens: Tensor
     exact: list[bool]
+    scores: Tensor  # [N, V], of all tokens of all targets
+    row: Tensor  # [N], the pair that a token is of
 
-    def gradients(self, pull: Tensor) -> None:
-        (self.losses * pull).sum().backward()  # type: ignore[no-untyped-call]
+    def said(self, k: int) -> list[TopK]:
+        found = top_k(self.scores.detach().log_softmax(-1), k)
+        return found.split(self.tokens.int().tolist())
+
+    def gradients(self, pull: Tensor, teaching: Teaching | None = None) -> None:
+        loss = (self.losses * pull).sum()
+        if teaching:
+            of_pair = torch.tensor([said is not None for said in teaching.said])
+            at = of_pair[self.row]
+            apart = divergence(teaching.packed(), self.scores[at])
+            loss = loss + teaching.weight * (apart * pull[self.row[at]]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
 
 
 class TorchStudy:
@@ -98,5 +117,10 @@ class TorchStudy:
         rows = torch.zeros(4, len(sources))
         of_pair = rows.index_add(1, said.row, torch.stack([losses, plain, ones, wrong]))
         return TorchReading(
-            of_pair[0], of_pair[1].detach(), of_pair[2].detach(), (of_pair[3] == 0).tolist()
+            of_pair[0],
+            of_pair[1].detach(),
+            of_pair[2].detach(),
+            (of_pair[3] == 0).tolist(),
+            said.scores,
+            said.row,
         )

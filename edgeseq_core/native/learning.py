@@ -23,6 +23,7 @@ from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import FACTORS, SOURCE_ROWS, Calibration
 from edgeseq_core.model.config import ModelConfig
 from edgeseq_core.model.edgeformer import EdgeFormer
+from edgeseq_core.model.lessons import Teaching, TopK
 from edgeseq_core.model.nearest import LAYERS
 from edgeseq_core.model.norms import PreNorm
 from edgeseq_core.model.sites import Site, sites
@@ -36,6 +37,8 @@ except ImportError:  # not built: no compiler, or one that is too old
     native = None
 
 Floats = NDArray[np.float32]
+Ids = NDArray[np.int32]
+NOTHING_SAID: tuple[Ids, Floats] = (np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32))
 
 
 def why_not(config: ModelConfig) -> str | None:
@@ -68,15 +71,32 @@ class NativeReading:
         self.losses, self.plain = torch.from_numpy(losses), torch.from_numpy(plain)
         self.tokens = torch.tensor(tokens, dtype=torch.float32)
 
-    def gradients(self, pull: Tensor) -> None:
-        """Write those of ``sum(pull * losses)`` into the tensors.
+    def said(self, k: int) -> list[TopK]:
+        """The k likeliest symbols of each target token, ``[T, k]`` a pair; raises as `gradients`."""
+        ids, logs = map(torch.from_numpy, self._learner.said(self._number, k))
+        return TopK(ids.long(), logs).split(self.tokens.int().tolist())
+
+    def gradients(self, pull: Tensor, teaching: Teaching | None = None) -> None:
+        """Write those of ``sum(pull * losses)``, and of what teaching adds, into the tensors.
 
         Raises ValueError when asked twice, or after another batch was read.
         """
-        flat = torch.from_numpy(self._learner.gradients(self._number, pull.detach().numpy()))
+        ids, shares = self._taught(teaching) if teaching else NOTHING_SAID
+        weight = teaching.weight if teaching else 0.0
+        pulls = pull.detach().numpy()
+        flat = torch.from_numpy(self._learner.gradients(self._number, pulls, ids, shares, weight))
         pieces = torch.split(flat, [tensor.numel() for tensor in self._tensors.values()])
         for tensor, piece in zip(self._tensors.values(), pieces, strict=True):
             tensor.grad = piece.view_as(tensor)
+
+    def _taught(self, teaching: Teaching) -> tuple[Ids, Floats]:
+        """Symbols and probabilities ``[N, k]`` of all target tokens; below 0 where nothing is said."""
+        packed, lengths = teaching.packed(), self.tokens.int()
+        at = torch.tensor([said is not None for said in teaching.said]).repeat_interleave(lengths)
+        ids = torch.zeros(len(at), packed.ids.shape[1], dtype=torch.int32)
+        shares = torch.full(ids.shape, -1.0)
+        ids[at], shares[at] = packed.ids.int(), packed.log_probabilities.exp()
+        return ids.numpy(), shares.numpy()
 
 
 class NativeStudy:

@@ -76,16 +76,22 @@ class StoredPair:
     key: str
     part: Part
     record: bytes
+    note: bytes = b""  # of a replayed pair: what the learner keeps beside it
 
 
 @dataclass(frozen=True)
 class Move:
-    """One pair changes its part; ``priority`` is used by ``probe`` and ``reservoir``."""
+    """One pair changes its part; ``priority`` is used by ``probe`` and ``reservoir``.
+
+    A ``note`` is kept beside a pair of the reservoir, within its budget, and goes with it.  All notes of a
+    task go when its learner leaves their branch (rollback, purge, learning anew) or its pairs are re-encoded.
+    """
 
     key: str
     origin: Part
     destination: Part
     priority: float
+    note: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +218,8 @@ class ReplayBuffer(Protocol):
 
         At most ``corrections`` and ``bulk`` pairs from the heads of the fresh parts; one reservoir pair
         per number in ``replay``: u in [0, 1) reads the pair at rank ``floor(u * size)`` in priority
-        order, so the caller's random state decides the sample.  An empty reservoir gives none.
+        order, so the caller's random state decides the sample.  An empty reservoir gives none.  Notes
+        come with replayed pairs, unless another branch wrote them.
         """
 
     def read(self, task: str, part: Part) -> list[StoredPair]:

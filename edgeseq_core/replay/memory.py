@@ -181,7 +181,7 @@ class MemoryStore:
             heads = t.parts["corrections"][:corrections] + t.parts["bulk"][:bulk]
             kept = t.parts["reservoir"]
             ranks = [min(int(u * len(kept)), len(kept) - 1) for u in replay] if kept else []
-            return Draw(_stored(t, heads), _stored(t, [kept[rank] for rank in ranks]))
+            return Draw(_stored(t, heads), _noted(t, [kept[rank] for rank in ranks]))
 
     def read(self, task: str, part: Part) -> list[StoredPair]:
         with self.memory.lock:
@@ -199,12 +199,15 @@ class MemoryStore:
             t.step = t.last_step = commit.step
             t.drop_checkpoint(commit.expected_step)
             t.journal.append(commit.journal)
+            if t.noted != commit.branch:
+                t.drop_notes()
+                t.noted = commit.branch
             budget = owned.settings.get(commit.task, TaskSettings()).reservoir_bytes
             for move in commit.moves:
                 stored = t.take(move.key)
                 by_priority = move.destination in PRIORITY_PARTS
                 score = move.priority if by_priority else t.next_score()
-                moved = Stored(stored.name, stored.record, move.destination, score)
+                moved = Stored(stored.name, stored.record, move.destination, score, move.note)
                 if move.destination == "reservoir":
                     t.learnt += 1
                     t.learn(move.key, moved, budget)
@@ -232,6 +235,7 @@ class MemoryStore:
             t = owned.task(task)
             for role in ROLES:
                 owned.fence(role, epochs[role])
+            t.drop_notes()  # in the words of the other vocabulary
             budget = owned.settings.get(task, TaskSettings()).reservoir_bytes
             found = sum(self._recode(owned, t, pair, budget) for pair in pairs)
             held = {pair.name for pair in pairs if pair.destination is None}
@@ -351,6 +355,13 @@ def _removal(purge: str, fresh: Sequence[str], taken: Sequence[str], held: int) 
 
 def _stored(task: TaskState, entries: Sequence[tuple[float, str]]) -> list[StoredPair]:
     return [StoredPair(key, task.records[key].part, task.records[key].record) for _, key in entries]
+
+
+def _noted(task: TaskState, entries: Sequence[tuple[float, str]]) -> list[StoredPair]:
+    pairs = _stored(task, entries)
+    if task.noted != task.branch:
+        return pairs
+    return [replace(pair, note=task.records[pair.key].note) for pair in pairs]
 
 
 def _fence_commit(t: TaskState, commit: StepCommit) -> None:

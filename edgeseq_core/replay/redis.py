@@ -5,16 +5,17 @@ Reads are plain pipelines or scripts, never MULTI: a full Redis refuses MULTI, e
 Layout of a task: hash ``records`` holds key -> name digest (16 bytes) and record; each part is a
 sorted set of keys, scored by a sequence number (corrections, bulk, recent) or by priority (probe,
 reservoir); hash ``counters`` holds bytes per part and totals; ``state``, ``checkpoints`` and
-``journal`` are the learner's.  Bytes count records only; a pair takes about 450 more in Redis for
+``journal`` are the learner's.  Bytes count records and notes; a pair takes about 450 more in Redis for
 its key, its part and the memory of its id.  Hash ``memory`` holds source digest -> correction, and
 sorted set ``memory:ages`` the digests, the oldest first; a correction takes about 180 bytes more.
+Hash ``notes`` holds key -> what the learner keeps beside a pair of the reservoir, if its objective does.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any, cast
 
@@ -228,12 +229,17 @@ class RedisStore:
             keys.part(task, "corrections"),
             keys.part(task, "bulk"),
             keys.part(task, "reservoir"),
+            keys.of_task(task, "notes"),
+            keys.of_task(task, "state"),
         ]
         args = (corrections, bulk, *map(repr, replay))
         found = self._run("draw", f"drawing a batch of task {task}", script_keys, args)
-        first, second, sampled = found
+        first, second, sampled, notes = found
         fresh = [*_stored("corrections", first), *_stored("bulk", second)]
-        return Draw(fresh, list(_stored("reservoir", sampled)))
+        kept = list(_stored("reservoir", sampled))
+        if notes:
+            kept = [replace(pair, note=note) for pair, note in zip(kept, notes, strict=True)]
+        return Draw(fresh, kept)
 
     def read(self, task: str, part: Part) -> list[StoredPair]:
         keys = self._owner(task)
@@ -256,7 +262,7 @@ class RedisStore:
         ]
         for move in commit.moves:
             numbers = _PART_NUMBERS[move.origin], _PART_NUMBERS[move.destination]
-            args += (move.key, *numbers, repr(float(move.priority)))
+            args += (move.key, *numbers, repr(float(move.priority)), move.note)
         own = ("state", "checkpoints", "kept", "journal", "counters", "records")
         script_keys = [
             keys.epoch("learner"),
@@ -266,6 +272,7 @@ class RedisStore:
             keys.tasks,
             *(keys.of_task(task, name) for name in own),
             *(keys.part(task, part) for part in PARTS),
+            keys.of_task(task, "notes"),
         ]
         self._run("commit", f"committing step {commit.step} of task {task}", script_keys, args)
 
@@ -316,6 +323,7 @@ class RedisStore:
             keys.of_task(task, "records"),
             *(keys.part(task, part) for part in PARTS),
             *_memory_keys(keys, task),
+            keys.of_task(task, "notes"),
         ]
         return int(self._run("reencode", f"re-encoding pairs of task {task}", script_keys, args))
 
@@ -338,6 +346,7 @@ class RedisStore:
             keys.of_task(task, "records"),
             keys.part(task, "reservoir"),
             *_memory_keys(keys, task),
+            keys.of_task(task, "notes"),
         ]
         text, budget = _settings_text(settings), settings.reservoir_bytes
         args = (task, text, budget, LARGEST_SHARE, int(settings.memory))
@@ -410,6 +419,7 @@ class RedisStore:
             keys.quarantine,
             *(keys.of_task(task, name) for name in ("counters", "records", "state", "journal")),
             *(keys.part(task, part) for part in PARTS),
+            keys.of_task(task, "notes"),
         ]
         args = (task, purge, len(stored), *stored, *held)
         return int(self._run("remove", f"forgetting pairs of task {task}", script_keys, args))

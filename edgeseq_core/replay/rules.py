@@ -68,6 +68,8 @@ def check_moves(commit: StepCommit) -> None:
     for move in commit.moves:
         if move.destination in FRESH_PARTS or move.origin == "reservoir":
             raise ValueError(f"no pair moves from {move.origin} to {move.destination}")
+        if move.note and move.destination != "reservoir":
+            raise ValueError(f"pair {move.key} has a note, but does not move to the reservoir")
         if move.destination in PRIORITY_PARTS and not 0 <= move.priority < 1:
             raise ValueError(f"pair {move.key} has priority {move.priority}, not one in [0, 1)")
 

@@ -32,6 +32,12 @@ class Stored:
     record: bytes
     part: Part
     score: float
+    note: bytes = b""
+
+    @property
+    def bytes(self) -> int:
+        """What it takes of its part's budget."""
+        return len(self.record) + len(self.note)
 
 
 @dataclass
@@ -71,6 +77,7 @@ class TaskState:
     tainted: bool = False  # a pair that its learner had taken was forgotten
     purging: str | None = None  # the champion that may have learnt it, until a clean one is offered
     receipts: list[str] = field(default_factory=list)
+    noted: int = 0  # the branch that wrote the notes
     left: dict[str, str] = field(default_factory=dict)  # base -> champion when it was restarted
 
     def next_score(self) -> float:
@@ -80,18 +87,18 @@ class TaskState:
     def put(self, key: str, stored: Stored) -> None:
         self.records[key] = stored
         insort(self.parts[stored.part], (stored.score, key))
-        self.part_bytes[stored.part] += len(stored.record)
+        self.part_bytes[stored.part] += stored.bytes
 
     def take(self, key: str) -> Stored:
         stored = self.records.pop(key)
         entries = self.parts[stored.part]
         del entries[bisect_left(entries, (stored.score, key))]
-        self.part_bytes[stored.part] -= len(stored.record)
+        self.part_bytes[stored.part] -= stored.bytes
         return stored
 
     def learn(self, key: str, stored: Stored, budget_bytes: int) -> None:
         """Offer a learnt pair to the reservoir; call `shrink_reservoir` after the last one."""
-        size = len(stored.record)
+        size = stored.bytes
         if size <= budget_bytes // LARGEST_SHARE:
             self.largest_bytes = max(self.largest_bytes, size)
             if stored.score < self.threshold:
@@ -108,10 +115,17 @@ class TaskState:
         while entries:
             priority, key = entries[-1]
             held = self.part_bytes["reservoir"]
-            if held <= budget_bytes and held - len(self.records[key].record) <= room:
+            if held <= budget_bytes and held - self.records[key].bytes <= room:
                 return
             self.take(key)
             self.threshold = priority  # all that is left is below it
+
+    def drop_notes(self) -> None:
+        """Drop all that a learner kept beside the pairs of the reservoir."""
+        for _, key in self.parts["reservoir"]:
+            stored = self.records[key]
+            self.part_bytes["reservoir"] -= len(stored.note)
+            stored.note = b""
 
     @property
     def memory_bytes(self) -> int:

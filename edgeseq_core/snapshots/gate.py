@@ -70,6 +70,10 @@ class Gate:
             leads=not reasons and _rightness(new) >= _rightness(old),
         )
 
+    def loss(self, scores: Sequence[Score]) -> float:
+        """Mean of the clipped losses a token."""
+        return sum(map(self._loss, scores)) / len(scores)
+
     def _adapted(self, new: Sequence[Score], old: Sequence[Score]) -> bool:
         """Whether the pairs since a drift are clearly answered better; shuffled ones never are."""
         if len(new) < self.min_pairs:

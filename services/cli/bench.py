@@ -71,7 +71,8 @@ def learning(
         tuple[str, ...], Parameter(help="Stream to learn; default: all.", negative=())
     ] = (),
     method: Annotated[
-        tuple[str, ...], Parameter(help="Method to try; default: all.", negative=())
+        tuple[str, ...],
+        Parameter(help="Method to try; default: all but edgeseq-NAME.", negative=()),
     ] = (),
     amount: Amount = Amount(),
     short: Annotated[
@@ -89,12 +90,14 @@ def learning(
 
     with learner_extra():
         from edgeseq_core.evaluate.bench_folder import STREAMS, BenchFolder
-        from edgeseq_core.evaluate.methods.registry import METHODS
+        from edgeseq_core.evaluate.methods.registry import METHODS, VARIANTS
 
         from ..bench import Plan, run_bench, short_plan
     chosen = Plan(
         streams=_known(stream, STREAMS, "--stream"),
-        methods=_known(method, METHODS, "--method"),
+        methods=_known(method, METHODS, "--method")
+        if method
+        else [name for name in METHODS if name not in VARIANTS],
         seeds=range(1, amount.seeds + 1),
         pairs=amount.pairs,
         questions=amount.questions,

@@ -41,7 +41,8 @@ def learn(
 ) -> int:
     """Learn a file of pairs with the online learner.
 
-    A tenth of the sources, chosen by their digest, is held out, never learnt, and scored.
+    A tenth of the sources, chosen by their digest, is held out, never learnt, and scored. The settings of
+    learning are those of the service: `EDGESEQ_LEARNING__REPLAY=loss edgeseq learn ...`.
     """
     from .extras import learner_extra
     from .files import opened, require_writable
@@ -51,7 +52,7 @@ def learn(
     with learner_extra():
         from edgeseq_core.learn.offline import OfflineLearner, learn_pairs
         from edgeseq_core.model.base import Base
-        from edgeseq_core.settings import LearningSettings
+        from edgeseq_core.settings import load_settings
     from edgeseq_core.client.pair_files import MalformedLine, read_pairs
 
     def note(line: MalformedLine) -> None:
@@ -60,7 +61,7 @@ def learn(
     with opened(file) as lines:
         texts = ((e.source, e.target) for e in read_pairs(lines, on_malformed=note))
         pairs = list(islice(((s, t) for s, t in texts if isinstance(s, str)), limit))
-    learner = OfflineLearner(Base.load(base), LearningSettings(seed=seed))
+    learner = OfflineLearner(Base.load(base), load_settings(learning={"seed": seed}).learning)
     fitting = [pair for pair in pairs if learner.fits(pair)]
     if left_out := len(pairs) - len(fitting):
         warn(f"{left_out} pairs left out: longer than the base reads")

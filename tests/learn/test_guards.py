@@ -39,7 +39,7 @@ def test_a_step_that_is_not_finite_moves_no_weight(
     learner.learn(turns=1)
     task = opened(learner, "numbers")
     before = {name: t.detach().clone() for name, t in task.calibration.tensors.items()}
-    average = {name: t.clone() for name, t in task.average.items()}
+    average = {name: t.clone() for name, t in task.averages["average"].items()}
     real = TaskLearner._pull
     with monkeypatch.context() as patched:
         patched.setattr(TaskLearner, "_pull", lambda *a: factor * real(*a))
@@ -49,7 +49,7 @@ def test_a_step_that_is_not_finite_moves_no_weight(
     for name, tensor in task.calibration.tensors.items():
         kept = len(before[name]) if name in ("rows", "row_bias") else None
         assert torch.equal(tensor.detach()[:kept], before[name])
-        assert torch.equal(task.average[name][:kept], average[name])
+        assert torch.equal(task.averages["average"][name][:kept], average[name])
     (turn,) = learner.learn(turns=1)
     assert turn.step.skipped == ""
     learner.restart()
@@ -66,7 +66,7 @@ def test_a_poisoned_calibration_never_serves(base: Base, poison: float) -> None:
     champion, payload = learner.registry.status("numbers").champion, learner.payload("numbers")
     assert champion is not None
     task = opened(learner, "numbers")
-    for tensors in (task.calibration.tensors, task.average):
+    for tensors in (task.calibration.tensors, task.averages["average"]):
         with torch.no_grad():
             tensors["other_bias"].fill_(poison)
     with warnings.catch_warnings():
@@ -85,7 +85,8 @@ def test_one_pair_pulls_no_harder_than_the_clip(base: Base) -> None:
     learner.learn(turns=1)
     task, clip = opened(learner, "numbers"), SMALL.loss_clip
     losses = torch.tensor([100.0, 2.0])  # 50 nats a token off, and 1
-    reading = TorchReading(losses, losses, torch.tensor([2.0, 2.0]), [False, False])
+    tokens, row = torch.tensor([2.0, 2.0]), torch.tensor([0, 0, 1, 1])
+    reading = TorchReading(losses, losses, tokens, [False, False], torch.zeros(4, 9), row)
     pull = task._pull(reading, torch.ones(2), torch.zeros(2, dtype=torch.bool))
     assert (losses * pull).sum().item() == pytest.approx((2 * clip + 2.0) / 4)
     assert pull.tolist() == pytest.approx([clip / 50 / 4, 1 / 4])

@@ -9,7 +9,7 @@ import pytest
 
 from edgeseq_core.engine import Limits, SourceRow
 from edgeseq_core.learn.drift import MEMORY_PAIRS, DriftMonitor
-from edgeseq_core.learn.gate_engine import gate_engine
+from edgeseq_core.learn.serving_engine import serving_engine
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.calibration import Calibration
 from edgeseq_core.model.source_encoder import BatchEncoder
@@ -91,7 +91,7 @@ def test_learning_one_task_leaves_the_others_alone(base: Base) -> None:
     if learner.buffer.state("numbers").checkpoint == checkpoint:
         assert learner.payload("numbers") == payload
 
-    engine = gate_engine(base, BatchEncoder(base))
+    engine = serving_engine(base, BatchEncoder(base))
     assert payload is not None
     engine.swap("numbers", "numbers", payload)
     letters = learner.payload("letters")

@@ -1,4 +1,4 @@
-"""The native learning step against PyTorch's, with itself in other batches, and with nonsense."""
+"""The native learning step with itself in other batches and with nonsense (its numbers: tests/contract)."""
 
 from __future__ import annotations
 
@@ -11,82 +11,20 @@ import torch
 from edgeseq_core.errors import ConfigError
 from edgeseq_core.learn.studies import settled, study_on
 from edgeseq_core.model.base import Base
-from edgeseq_core.model.calibration import Calibration, CalibrationConfig
+from edgeseq_core.model.lessons import Teaching, TopK
 from edgeseq_core.model.source_encoder import BatchEncoder
 from edgeseq_core.model.study import TorchStudy
 from edgeseq_core.native.learning import NativeStudy, native, why_not
 from edgeseq_core.settings import LearningSettings
 from edgeseq_core.testing.base import tiny_base
+from tests.contract.studies import PAIRS, SHAPES, SOURCES, TARGETS, calibration
 
 pytestmark = pytest.mark.skipif(native is None, reason="the native learning step was not built")
-INSTRUCTIONS = native.instruction_sets() if native else []
-PAIRS = [
-    ("abc", "xyz"),
-    ("a longer source, longer than a register", "ß"),
-    ("b", "a longer target of 25 letters"),
-    ("漢字", "漢 and ü"),
-    ("z", "z"),
-]
-SOURCES, TARGETS = [source for source, _ in PAIRS], [target for _, target in PAIRS]
-SHAPES: dict[str, dict[str, Any]] = {
-    "tiny": {},
-    "few heads of keys": {"heads": 4, "d_model": 64, "key_heads": 2},
-    "pruned": {
-        "heads": 2,
-        "group_heads": (1, 2, 2, 1),
-        "group_ffn": (48, 24, 7, 16),
-        "decoder_ffn": 16,
-    },
-    "heads as wide as the model": {"heads": 1, "encoder_layers": 2},
-}
 
 
 @pytest.fixture(params=SHAPES)
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> Base:
     return tiny_base(tmp_path, **SHAPES[request.param])
-
-
-def calibration(base: Base, *, deep: bool, rank: int = 8, extra: int = 0) -> Calibration:
-    """A calibration all of whose numbers do something."""
-    layers = base.config.encoder_layers if deep else 1
-    config = CalibrationConfig(rank=rank, encoder_layers=layers, extra_tokens=extra)
-    made = Calibration(base.model, base.vocabulary, config)
-    made.admit(TARGETS)
-    made.admit_sources(SOURCES)
-    draw = torch.Generator().manual_seed(1)
-    for name, tensor in made.tensors.items():
-        drawn = tensor.detach() + 0.05 * torch.randn(tensor.shape, generator=draw)
-        made.tensors[name] = drawn.requires_grad_(True)
-    return made
-
-
-@pytest.mark.parametrize("instructions", INSTRUCTIONS)
-@pytest.mark.parametrize(("deep", "rank", "extra"), [(False, 8, 0), (True, 3, 2), (True, 11, 0)])
-def test_losses_and_gradients_are_those_of_pytorch(
-    base: Base, instructions: str, deep: bool, rank: int, extra: int
-) -> None:
-    own = calibration(base, deep=deep, rank=rank, extra=extra)
-    study = NativeStudy(base, instructions=instructions)
-    assert study.instructions == instructions
-    pull, found = torch.tensor([0.3, 1.0, 0.0, 2.0, 0.5]), {}
-    for kind in (TorchStudy(base, BatchEncoder(base)), study):
-        where = kind.features(own, SOURCES)
-        reading = kind.read(own, SOURCES, TARGETS, smoothing=0.1)
-        for tensor in own.tensors.values():
-            tensor.grad = None
-        reading.gradients(pull)
-        gradients = {n: t.grad for n, t in own.tensors.items() if t.grad is not None}
-        found[type(kind)] = (reading, where, gradients)
-    (theirs, their_place, wanted), (ours, our_place, made) = found.values()
-    assert torch.allclose(our_place, their_place, atol=1e-4)
-    assert torch.allclose(ours.losses, theirs.losses.detach(), rtol=1e-5, atol=1e-4)
-    assert torch.allclose(ours.plain, theirs.plain, rtol=1e-5, atol=1e-4)
-    assert torch.equal(ours.tokens, theirs.tokens)
-    assert ours.exact == theirs.exact
-    assert made.keys() == own.tensors.keys()
-    for name, gradient in made.items():
-        want = wanted.get(name, torch.zeros_like(gradient))
-        assert (gradient - want).norm() < 5e-4 * want.norm() + 5e-6, name
 
 
 def test_bits_depend_on_the_pairs_alone(base: Base) -> None:
@@ -123,9 +61,17 @@ def test_nonsense_is_refused(base: Base) -> None:
     reading = study.read(own, SOURCES, TARGETS, smoothing=0.1)
     with pytest.raises(ValueError, match="pull"):
         reading.gradients(torch.ones(4))
+    said = reading.said(2)
+    unknown = [TopK(one.ids + 10**6, one.log_probabilities) for one in said]
+    with pytest.raises(ValueError, match="a teacher says does not fit"):
+        reading.gradients(torch.ones(5), Teaching(unknown, weight=1.0))
+    with pytest.raises(ValueError, match="so many symbols"):
+        reading.said(10**6)
     reading.gradients(torch.ones(5))
     with pytest.raises(ValueError, match="once"):
         reading.gradients(torch.ones(5))
+    with pytest.raises(ValueError, match="before its gradients"):
+        reading.said(2)
     study.read(own, SOURCES, TARGETS, smoothing=0.1)
     with pytest.raises(ValueError, match="read last"):
         reading.gradients(torch.ones(5))

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from edgeseq_core.errors import ConfigError, ServiceError
-from edgeseq_core.evaluate.engines.models import write_models
+from edgeseq_core.evaluate.engines.models import write_models, write_shipped
 from edgeseq_core.evaluate.engines.registry import KINDS
 from edgeseq_core.evaluate.engines.table import Cell
+from edgeseq_core.evaluate.machine import has_avx512
 from edgeseq_core.native.engine import native
 from edgeseq_services.engine_bench import EnginePlan, run_engine_bench
 from edgeseq_services.engine_workers import alternate, started
@@ -71,3 +72,22 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="name another --out"):
         next(run_engine_bench(EnginePlan(), tmp_path / "file" / "out"))
+
+
+@pytest.mark.timeout(120)
+def test_onnx_runtime_can_be_held_to_avx2(tmp_path: Path) -> None:
+    if missing := KINDS["onnxruntime"].missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (extra bench)")
+    if not has_avx512():
+        pytest.skip("this CPU has no AVX-512")
+    write_shipped(tmp_path)
+    with (
+        started("onnxruntime", tmp_path) as free,
+        started("onnxruntime", tmp_path, variant="avx2") as held,
+    ):
+        for worker, copied in (free, False), (held, True):
+            answers = worker.answers()
+            assert answers is not None
+            assert len(set(answers)) == len(answers)
+            maps = Path(f"/proc/{worker.process.pid}/maps").read_text()
+            assert (str(tmp_path / "avx2" / "onnxruntime") in maps) == copied

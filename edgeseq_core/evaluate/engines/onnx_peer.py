@@ -56,8 +56,3 @@ class OnnxPeer:
 def _past(layers: int) -> list[str]:
     """Names of the decoder's keys and values before a step."""
     return [f"p{part}{layer}" for layer in range(layers) for part in "kv"]
-
-
-def onnxruntime_int8(folder: Path, threads: int, _: str | None) -> OnnxPeer:
-    """ONNX Runtime."""
-    return OnnxPeer(folder, threads)

@@ -72,7 +72,7 @@ KINDS = {
         needs=("ctranslate2",), environment=TUNED, avx512=AVX512, avx2=AVX2_ONLY,
     ),
     "onnxruntime": Kind(
-        "ONNX Runtime int8", "onnx_peer", "onnxruntime_int8", "onnxruntime",
+        "ONNX Runtime int8", "onnx_instructions", "onnxruntime_int8", "onnxruntime",
         needs=("onnxruntime", "onnx"), environment=TUNED,
     ),
 }  # fmt: skip

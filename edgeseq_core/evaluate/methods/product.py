@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from edgeseq_core.corpus.streams import Pair
 from edgeseq_core.errors import ConfigError
@@ -21,14 +21,16 @@ class EdgeSeq:
 
     online: ClassVar[bool] = True
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, **strategy: Any) -> None:
+        """``strategy``: settings of `StrategySettings` that differ from the defaults."""
         if terms.task_bytes <= CALIBRATION_BYTES:
             raise ConfigError(
                 f"{terms.task_bytes} bytes a task leave no room beside a calibration: give more than "
                 f"{CALIBRATION_BYTES}"
             )
         self._terms = terms
-        learning = terms.learning.model_copy(update={"growth_max_bytes": CALIBRATION_BYTES})
+        own = {"growth_max_bytes": CALIBRATION_BYTES, **strategy}
+        learning = terms.learning.model_copy(update=own)
         self._learner = OfflineLearner(terms.base, learning)
         settings = TaskSettings(reservoir_bytes=terms.task_bytes - CALIBRATION_BYTES)
         for task in terms.tasks:

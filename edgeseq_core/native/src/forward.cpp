@@ -172,11 +172,9 @@ LowRank Forward::reduce(const Linear& linear, size_t first, size_t end) {
                       &space_.x_scale[segment.first], segment.end - segment.first, &reduce, zeros_.data(),
                       nullptr, &space_.u[segment.first * width + a_first * kLanes], width},
                      Mode::store);
-    for (size_t row = segment.first; row < segment.end; row++)
-      for (size_t part = from; part < to; part++)
-        space_.u_scale[row * parts + part] =
-            kernels_.quantize_few(&space_.u[row * width + part * own], own,
-                                  &space_.u_codes[row * out.stride + part * own]);
+    kernels_.quantize_few({&space_.u[segment.first * width + from * own], width, segment.end - segment.first, to - from,
+                           own, &space_.u_codes[segment.first * out.stride + from * own], out.stride,
+                           &space_.u_scale[segment.first * parts + from], parts});
   }
   return out;
 }

@@ -52,6 +52,16 @@ struct LowRank {
   size_t parts;
 };
 
+// Some parts of u of some rows, to become such codes.
+struct Few {
+  const float* from;  // u of the first part; a row's parts lie together, `rank` a part
+  size_t stride, rows, parts, rank;
+  uint8_t* codes;
+  size_t codes_stride;
+  LowScale* scale;
+  size_t scale_stride;
+};
+
 // y[:, block range] for `rows` rows of codes.  A row's result depends on its own codes, scale and task alone.
 struct Product {
   PackedView matrix;
@@ -97,8 +107,8 @@ struct Kernels {
 
   // Codes of x (times `factor` where there is one), n a multiple of 16; returns the scale.
   float (*quantize)(const float* x, const float* factor, size_t n, uint8_t* codes);
-  // The same for a few numbers, any n, whose codes are signed everywhere.
-  LowScale (*quantize_few)(const float* x, size_t n, uint8_t* codes);
+  // The same for a few numbers a part, whose codes are signed everywhere.
+  void (*quantize_few)(const Few&);
   // The same after an RMSNorm, times `factor` where there is one; y is scratch of n numbers.
   float (*normed)(const float* x, const float* gain, const float* factor, size_t n, float* y, uint8_t* codes);
   void (*project)(const Product&, Mode);

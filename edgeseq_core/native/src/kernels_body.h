@@ -10,6 +10,7 @@ namespace {
 
 using edgeseq::Attention;
 using edgeseq::Best;
+using edgeseq::Few;
 using edgeseq::Finish;
 using edgeseq::kLanes;
 using edgeseq::kMostQueries;
@@ -42,7 +43,8 @@ float quantize(const float* x, const float* factor, size_t n, uint8_t* codes) {
   return to_codes(x, factor, n, larger(larger(most[0], most[1]), larger(most[2], most[3])), codes);
 }
 
-LowScale quantize_few(const float* x, size_t n, uint8_t* codes) {
+// A row's few numbers of one part.
+EDGESEQ_INLINE LowScale to_few_codes(const float* x, size_t n, uint8_t* codes) {
   const auto left = [=](size_t at) { return n - at < kLanes ? n - at : kLanes; };
   F most = all(0.0f);
   for (size_t at = 0; at < n; at += kLanes) most = larger(most, magnitude(load_first(x + at, left(at))));
@@ -52,6 +54,18 @@ LowScale quantize_few(const float* x, size_t n, uint8_t* codes) {
   for (size_t at = 0; at < n; at += kLanes)
     sum += store_signed(codes + at, load_first(x + at, left(at)) * inverse, left(at));
   return {top / 127.0f, -kZero * sum};
+}
+
+// `rank` is a constant where it is the usual one, so that compilers leave out loops and masks.
+EDGESEQ_INLINE void quantize_few(const Few& few, size_t rank) {
+  for (size_t row = 0; row < few.rows; row++)
+    for (size_t part = 0; part < few.parts; part++)
+      few.scale[row * few.scale_stride + part] = to_few_codes(few.from + row * few.stride + part * rank, rank,
+                                                              few.codes + row * few.codes_stride + part * rank);
+}
+
+void quantize_few(const Few& few) {
+  few.rank == 8 ? quantize_few(few, 8) : quantize_few(few, few.rank);
 }
 
 float normed(const float* x, const float* gain, const float* more, size_t n, float* y, uint8_t* codes) {
@@ -125,9 +139,9 @@ struct Finisher {
     for (size_t r = 0; r < rows; r++, sums += blocks * kLanes) {
       const Finish& own = *p.finish[p.task[row + r]];
       if (own.low) {
-        of_row(own, row + r, block, blocks, sums, [&](size_t of, F y) EDGESEQ_LAMBDA { return with_low(own, row + r, of, y); });
+        of_row(own, row + r, block, blocks, sums, [&](size_t of, F (&made)[1]) EDGESEQ_LAMBDA { add_low(own, row + r, of, made); });
       } else {
-        of_row(own, row + r, block, blocks, sums, [](size_t, F y) EDGESEQ_LAMBDA { return y; });
+        of_row(own, row + r, block, blocks, sums, [](size_t, F (&)[1]) EDGESEQ_LAMBDA {});
       }
     }
     return true;
@@ -140,24 +154,27 @@ struct Finisher {
     const Finish& own = *p.finish[task];
     if (p.task[row + R - 1] != task) return false;
     if (own.low) {
-      tile(own, row, block, sums, [&](size_t at, size_t of, F y) EDGESEQ_LAMBDA { return with_low(own, at, of, y); });
+      tile(own, row, block, sums, [&](size_t of, F (&made)[R]) EDGESEQ_LAMBDA { add_low(own, row, of, made); });
     } else {
-      tile(own, row, block, sums, [](size_t, size_t, F y) EDGESEQ_LAMBDA { return y; });
+      tile(own, row, block, sums, [](size_t, F (&)[R]) EDGESEQ_LAMBDA {});
     }
     return true;
   }
 
  private:
-  template <class More>
+  // `add(block, made)` adds what a low-rank part gives to a block's numbers, if there is one; so in `tile`.
+  template <class Add>
   EDGESEQ_INLINE void of_row(const Finish& own, size_t row, size_t block, size_t blocks, const int32_t* sums,
-                             const More& more) const {
+                             const Add& add) const {
     const F zero = all(0.0f), x_scale = all(p.x_scale[row]);
     float* y = p.y + row * p.y_stride + (block - p.first_block) * kLanes;
     const auto each = [&](const auto& put) EDGESEQ_LAMBDA {
       for (size_t b = 0; b < blocks; b++) {
         const size_t at = (block + b) * kLanes;
         const F sum = to_floats(load_sums(sums + b * kLanes));
-        put(y + b * kLanes, more(block + b, fused(sum, x_scale * load(own.scale + at), load(own.bias + at))));
+        F made[1] = {fused(sum, x_scale * load(own.scale + at), load(own.bias + at))};
+        add(block + b, made);
+        put(y + b * kLanes, made[0]);
       }
     };
     switch (mode) {
@@ -167,17 +184,19 @@ struct Finisher {
     }
   }
 
-  template <size_t R, size_t B, class More>
-  EDGESEQ_INLINE void tile(const Finish& own, size_t row, size_t block, const I (&sums)[R][B], const More& more) const {
+  template <size_t R, size_t B, class Add>
+  EDGESEQ_INLINE void tile(const Finish& own, size_t row, size_t block, const I (&sums)[R][B], const Add& add) const {
     const F zero = all(0.0f);
     float* y = p.y + row * p.y_stride + (block - p.first_block) * kLanes;
     const auto each = [&](const auto& put) EDGESEQ_LAMBDA {
       repeat<B>([&](auto b) EDGESEQ_LAMBDA {
         const F scale = load(own.scale + (block + b) * kLanes), bias = load(own.bias + (block + b) * kLanes);
+        F made[R];
         repeat<R>([&](auto r) EDGESEQ_LAMBDA {
-          const F made = fused(to_floats(sums[r][b]), all(p.x_scale[row + r]) * scale, bias);
-          put(y + r * p.y_stride + b * kLanes, more(row + r, block + b, made));
+          made[r] = fused(to_floats(sums[r][b]), all(p.x_scale[row + r]) * scale, bias);
         });
+        add(block + b, made);
+        repeat<R>([&](auto r) EDGESEQ_LAMBDA { put(y + r * p.y_stride + b * kLanes, made[r]); });
       });
     };
     switch (mode) {
@@ -189,41 +208,55 @@ struct Finisher {
 
   EDGESEQ_INLINE void of_task(const Finish& own, size_t row, size_t count, size_t block,
                               const int32_t* sums, size_t stride) const {
-    if (own.low) return each(own, row, count, block, sums, stride, [&](size_t at, F y) EDGESEQ_LAMBDA {
-      return with_low(own, at, block, y);
-    });
-    each(own, row, count, block, sums, stride, [](size_t, F y) EDGESEQ_LAMBDA { return y; });
-  }
-
-  template <class More>
-  EDGESEQ_INLINE void each(const Finish& own, size_t row, size_t count, size_t block, const int32_t* sums,
-                           size_t stride, const More& more) const {
-    const F scale = load(own.scale + block * kLanes), bias = load(own.bias + block * kLanes);
     const F zero = all(0.0f);
-    const float* x_scale = p.x_scale + row;
-    const size_t y_stride = p.y_stride;
-    float* y = p.y + row * y_stride + (block - p.first_block) * kLanes;
-    const auto rows = [&](const auto& put) EDGESEQ_LAMBDA {
-      for (size_t r = 0; r < count; r++)
-        put(y + r * y_stride,
-            more(row + r, fused(to_floats(load_sums(sums + r * stride)), all(x_scale[r]) * scale, bias)));
-    };
     switch (mode) {
-      case Mode::store: return rows([](float* out, F made) EDGESEQ_LAMBDA { store(out, made); });
-      case Mode::relu: return rows([=](float* out, F made) EDGESEQ_LAMBDA { store(out, larger(made, zero)); });
-      case Mode::add: return rows([](float* out, F made) EDGESEQ_LAMBDA { store(out, load(out) + made); });
+      case Mode::store:
+        return rows(own, row, count, block, sums, stride, [](float* out, F made) EDGESEQ_LAMBDA { store(out, made); });
+      case Mode::relu:
+        return rows(own, row, count, block, sums, stride,
+                    [=](float* out, F made) EDGESEQ_LAMBDA { store(out, larger(made, zero)); });
+      case Mode::add:
+        return rows(own, row, count, block, sums, stride,
+                    [](float* out, F made) EDGESEQ_LAMBDA { store(out, load(out) + made); });
     }
   }
 
-  // y + B u of the row.
-  EDGESEQ_INLINE F with_low(const Finish& own, size_t row, size_t block, F y) const {
-    const size_t at = block * kLanes, part = own.part_of_block[block];
-    const uint8_t* u = p.low->codes + row * p.low->stride + part * own.rank;
-    const LowScale& of_u = p.low->scale[row * p.low->parts + part];
+  template <class Put>
+  EDGESEQ_INLINE void rows(const Finish& own, size_t row, size_t count, size_t block, const int32_t* sums,
+                           size_t stride, const Put& put) const {
+    const F scale = load(own.scale + block * kLanes), bias = load(own.bias + block * kLanes);
+    float* y = p.y + row * p.y_stride + (block - p.first_block) * kLanes;
+    const auto some = [&](auto many, size_t first) EDGESEQ_LAMBDA {
+      constexpr size_t R = many;
+      F made[R];
+      repeat<R>([&](auto r) EDGESEQ_LAMBDA {
+        made[r] = fused(to_floats(load_sums(sums + (first + r) * stride)), all(p.x_scale[row + first + r]) * scale, bias);
+      });
+      if (own.low) add_low(own, row + first, block, made);
+      repeat<R>([&](auto r) EDGESEQ_LAMBDA { put(y + (first + r) * p.y_stride, made[r]); });
+    };
+    size_t r = 0;
+    for (; r + 4 <= count; r += 4) some(std::integral_constant<size_t, 4>(), r);
+    for (; r < count; r++) some(std::integral_constant<size_t, 1>(), r);
+  }
+
+  // B u of R rows to a block's numbers: what they share of B is read once.
+  template <size_t R>
+  EDGESEQ_INLINE void add_low(const Finish& own, size_t row, size_t block, F (&made)[R]) const {
+    const size_t part = own.part_of_block[block], stride = p.low->stride;
+    const uint8_t* u = p.low->codes + row * stride + part * own.rank;
+    const LowScale* of_u = p.low->scale + row * p.low->parts + part;
     const int8_t* w = own.low + block * own.rank * kLanes;
-    I more = all(of_u.start);
-    for (size_t i = 0; i < own.rank; i += 4) more = dot_low(more, shared(u + i), weights(w + i * kLanes));
-    return fused(to_floats(more), all(of_u.scale) * load(own.low_scale + at), y);
+    const F low_scale = load(own.low_scale + block * kLanes);
+    I more[R];
+    repeat<R>([&](auto r) EDGESEQ_LAMBDA { more[r] = all(of_u[r * p.low->parts].start); });
+    for (size_t i = 0; i < own.rank; i += 4) {
+      const W column = weights(w + i * kLanes);
+      repeat<R>([&](auto r) EDGESEQ_LAMBDA { more[r] = dot_low(more[r], shared(u + r * stride + i), column); });
+    }
+    repeat<R>([&](auto r) EDGESEQ_LAMBDA {
+      made[r] = fused(to_floats(more[r]), all(of_u[r * p.low->parts].scale) * low_scale, made[r]);
+    });
   }
 };
 
@@ -255,7 +288,7 @@ constexpr size_t turns(size_t sums) {
 }
 
 template <size_t R, size_t B, class Done>
-EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const Done& done) {
+EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const int32_t (&negatives)[R], const Done& done) {
   constexpr size_t S = turns(R * B);
   const size_t stride = p.matrix.groups * 64, x_stride = p.x_stride;
   const int8_t* w = p.matrix.values + block * stride;
@@ -263,8 +296,8 @@ EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const Done&
   if constexpr (R > 1) done.expect(row, R, block, B);
   I sums[R][B][S];
   repeat<B>([&](auto b) EDGESEQ_LAMBDA {
-    const I first = start(p.matrix.offset + (block + b) * kLanes);
     repeat<R>([&](auto r) EDGESEQ_LAMBDA {
+      const I first = start(p.matrix.offset + (block + b) * kLanes, negatives[r]);
       repeat<S>([&](auto s) EDGESEQ_LAMBDA { sums[r][b][s] = s ? none() : first; });
     });
   });
@@ -285,8 +318,7 @@ EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const Done&
       whole[r][b] = sum;
     });
   });
-  if constexpr (kFromRegisters)
-    if (done.together(row, block, whole)) return;
+  if (done.together(row, block, whole)) return;
   // By way of memory, one loop for any number of rows and tasks.
   alignas(64) int32_t made[R * B * kLanes];
   repeat<R>([&](auto r) EDGESEQ_LAMBDA {
@@ -299,13 +331,15 @@ EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const Done&
 template <size_t R, class Done>
 __attribute__((noinline)) void strip(const Product& p, size_t row, const Done& done) {
   constexpr size_t wide = R <= 2 ? kWideBlocks : kTileBlocks;  // few rows need more sums in flight
+  int32_t negatives[R];
+  for (size_t r = 0; r < R; r++) negatives[r] = of_negatives(p.x + (row + r) * p.x_stride, p.matrix.groups * 4);
   size_t block = p.first_block;
-  for (; block + wide <= p.last_block; block += wide) tile<R, wide>(p, row, block, done);
+  for (; block + wide <= p.last_block; block += wide) tile<R, wide>(p, row, block, negatives, done);
   if constexpr (wide > 4)
-    for (; block + 4 <= p.last_block; block += 4) tile<R, 4>(p, row, block, done);
+    for (; block + 4 <= p.last_block; block += 4) tile<R, 4>(p, row, block, negatives, done);
   if constexpr (wide > 2)
-    for (; block + 2 <= p.last_block; block += 2) tile<R, 2>(p, row, block, done);
-  for (; block < p.last_block; block++) tile<R, 1>(p, row, block, done);
+    for (; block + 2 <= p.last_block; block += 2) tile<R, 2>(p, row, block, negatives, done);
+  for (; block < p.last_block; block++) tile<R, 1>(p, row, block, negatives, done);
 }
 
 // Rows in strips, as even as they go: 8 rows are two strips of 4 rather than 6 and 2.

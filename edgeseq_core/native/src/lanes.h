@@ -66,7 +66,7 @@ using I = __m512i;  // no struct: GCC keeps arrays of those in memory
 using W = __m512i;
 using X = __m512i;
 EDGESEQ_INLINE I none() { return _mm512_setzero_si512(); }
-EDGESEQ_INLINE I start(const int32_t* offset) { return _mm512_loadu_si512(offset); }
+EDGESEQ_INLINE I start(const int32_t* offset, int32_t) { return _mm512_loadu_si512(offset); }
 EDGESEQ_INLINE W weights(const int8_t* p) { return _mm512_load_si512(p); }
 EDGESEQ_INLINE X shared(const uint8_t* p) {
   int32_t four;
@@ -143,7 +143,6 @@ EDGESEQ_INLINE void transpose(const float* from, size_t stride, size_t rows, flo
 
 constexpr size_t kTileRows = 6, kTileBlocks = 4, kWideBlocks = 8, kQueries = 4, kMixBlocks = 8;  // 32 registers
 constexpr size_t kSumsInFlight = 8;
-constexpr bool kFromRegisters = true;  // sums are finished without a way through memory
 
 #elif defined(__AVX2__)
 
@@ -208,7 +207,7 @@ EDGESEQ_INLINE I load_sums(const int32_t* p) {
 constexpr int kZero = 128;
 using X = __m256i;
 EDGESEQ_INLINE X shared(const uint8_t* p) { return four_bytes(p); }
-EDGESEQ_INLINE I start(const int32_t* offset) {
+EDGESEQ_INLINE I start(const int32_t* offset, int32_t) {
   const auto* at = reinterpret_cast<const __m256i*>(offset);
   return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
 }
@@ -220,21 +219,40 @@ EDGESEQ_INLINE I dot_low(I sum, X x, W w) {
 }
 EDGESEQ_INLINE I all(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 #else
-// `vpmaddubsw` adds two products in 16 bits.  |x| <= 127 and |w| <= 127, so with the sign of x moved to w two
-// of them stay under 2^15: exact.
+// `vpmaddubsw` adds two products of unsigned and signed bytes in 16 bits.  Of a negative x the weights' bits are
+// turned over, w ^ -1 = -w - 1, so that x w = |x| (w ^ -1) + |x|: what is missing is the same for all weights, and
+// sums begin at it (`start`).  |x| <= 127 and -128 <= w <= 127, so two products stay under 2^15: exact.
 constexpr int kZero = 0;
 struct X {
-  __m256i value, magnitude;
+  __m256i magnitude, negative;
 };
 EDGESEQ_INLINE X shared(const uint8_t* p) {
   const __m256i four = four_bytes(p);
-  return {four, _mm256_abs_epi8(four)};
+  return {_mm256_abs_epi8(four), _mm256_cmpgt_epi8(_mm256_setzero_si256(), four)};
 }
-EDGESEQ_INLINE I start(const int32_t*) { return none(); }
+EDGESEQ_INLINE int32_t of_negatives(const uint8_t* codes, size_t n) {
+  const __m256i zero = _mm256_setzero_si256();
+  __m256i sums = zero;
+  for (size_t at = 0; at < n; at += 32) {
+    const __m256i own = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + at));
+    sums = _mm256_add_epi64(sums, _mm256_sad_epu8(_mm256_abs_epi8(_mm256_min_epi8(own, zero)), zero));
+  }
+  const __m128i two = _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+  return _mm_cvtsi128_si32(two) + _mm_extract_epi32(two, 2);
+}
+EDGESEQ_INLINE I all(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+EDGESEQ_INLINE I start(const int32_t*, int32_t negatives) { return all(negatives); }
+EDGESEQ_INLINE __m256i pairs_added(__m256i sum, __m256i magnitude, __m256i w) {
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, w), _mm256_set1_epi16(1)));
+}
 EDGESEQ_INLINE __m256i dot(__m256i sum, X x, __m256i w) {
-  const __m256i pairs = _mm256_maddubs_epi16(x.magnitude, _mm256_sign_epi8(w, x.value));
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  return pairs_added(sum, x.magnitude, _mm256_xor_si256(w, x.negative));
 }
+// Sums of a few begin at nothing: the weights are negated in full.
+EDGESEQ_INLINE __m256i dot_low(__m256i sum, X x, __m256i w) {
+  return pairs_added(sum, x.magnitude, _mm256_sub_epi8(_mm256_xor_si256(w, x.negative), x.negative));
+}
+EDGESEQ_INLINE I dot_low(I sum, X x, W w) { return {dot_low(sum.a, x, w.a), dot_low(sum.b, x, w.b)}; }
 EDGESEQ_INLINE I dot(I sum, X x, W w) { return {dot(sum.a, x, w.a), dot(sum.b, x, w.b)}; }
 #endif
 
@@ -315,7 +333,7 @@ EDGESEQ_INLINE I none() {
   const int32x4_t zero = vdupq_n_s32(0);
   return {{zero, zero, zero, zero}};
 }
-EDGESEQ_INLINE I start(const int32_t*) { return none(); }
+EDGESEQ_INLINE I start(const int32_t*, int32_t) { return none(); }
 EDGESEQ_INLINE W weights(const int8_t* p) {
   return {{vld1q_s8(p), vld1q_s8(p + 16), vld1q_s8(p + 32), vld1q_s8(p + 48)}};
 }
@@ -404,7 +422,7 @@ struct X {
   int16_t v[4];
 };
 EDGESEQ_INLINE I none() { return {}; }
-EDGESEQ_INLINE I start(const int32_t*) { return none(); }
+EDGESEQ_INLINE I start(const int32_t*, int32_t) { return none(); }
 EDGESEQ_INLINE W weights(const int8_t* p) {
   W out;
   for (int i = 0; i < 64; i++) out.v[i] = p[i];
@@ -456,8 +474,6 @@ constexpr size_t kTileRows = 1, kTileBlocks = 1, kWideBlocks = 1, kQueries = 1, 
 #endif
 
 #if !defined(__AVX512F__)
-constexpr bool kFromRegisters = false;
-
 EDGESEQ_INLINE F totals(const F (&all)[16]) {
   float each[16];
   repeat<16>([&](auto i) EDGESEQ_LAMBDA { each[i] = total(all[i]); });
@@ -487,9 +503,13 @@ EDGESEQ_INLINE void transpose(const float* from, size_t stride, size_t rows, flo
 }
 #endif
 
-#if !defined(__AVX512F__) && !defined(__AVXVNNI__)  // where codes are signed anyway, and sums begin at nothing
+#if !defined(__AVX512F__) && !defined(__AVX2__)  // where codes are signed anyway, and sums begin at nothing
 EDGESEQ_INLINE I dot_low(I sum, X x, const W& w) { return dot(sum, x, w); }
 EDGESEQ_INLINE I all(int32_t) { return none(); }
+#endif
+
+#if !defined(__AVX2__) || defined(__AVX512F__) || defined(__AVXVNNI__)  // where a code's sign is no matter
+EDGESEQ_INLINE int32_t of_negatives(const uint8_t*, size_t) { return 0; }
 #endif
 
 // e^x for x <= 0, to 2 units in the last place; what is under e^-87 counts as that much.

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -17,6 +19,7 @@ namespace {
 
 using study::Rows;
 using FloatArray = py::array_t<float, py::array::c_style>;
+using IntArray = py::array_t<int, py::array::c_style>;
 using Numbers = std::vector<int64_t>;
 
 // What this CPU and build can run, best first.
@@ -148,14 +151,46 @@ class Learner {
         return py::make_tuple(++reading_, losses, plain, lengths, exact);
     }
 
-    FloatArray gradients(int64_t reading, FloatArray pull) {
+    // The k likeliest symbols of each target token [N, k] and their log-probabilities, likeliest first.
+    py::tuple said(int64_t reading, int k) {
+        must(one_.read && reading == reading_, "what is said is of the batch read last, before its gradients");
+        const int tokens = one_.batch.target.tokens(), symbols = one_.batch.symbols;
+        must(0 < k && k <= symbols && k <= study::MOST_SAID, "there are not so many symbols to say");
+        IntArray ids({tokens, k});
+        FloatArray logs({tokens, k});
+        std::vector<int> order(symbols);
+        for (int n = 0; n < tokens; ++n) {
+            const float* row = one_.shares.data() + size_t(n) * one_.symbols_padded;
+            std::iota(order.begin(), order.end(), 0);
+            std::partial_sort(order.begin(), order.begin() + k, order.end(), [&](int a, int b) {
+                return row[a] > row[b] || (row[a] == row[b] && a < b);
+            });
+            for (int i = 0; i < k; ++i) {
+                ids.mutable_at(n, i) = order[i];
+                logs.mutable_at(n, i) = std::log(std::max(row[order[i]], std::numeric_limits<float>::min()));
+            }
+        }
+        return py::make_tuple(ids, logs);
+    }
+
+    // Of sum(pull * loss), and of weight times the divergence from what a teacher says of each token: symbols
+    // and probabilities [N, k], k = 0 where there is none.
+    FloatArray gradients(int64_t reading, FloatArray pull, IntArray ids, FloatArray shares, float weight) {
         must(one_.read && reading == reading_, "gradients are of the batch read last, once");
         must(pull.size() == one_.batch.target.count(), "there is a pull for each pair");
+        must(ids.ndim() == 2 && shares.ndim() == 2 && ids.shape(0) == shares.shape(0) &&
+                 ids.shape(1) == shares.shape(1) && ids.shape(1) <= study::MOST_SAID &&
+                 (ids.shape(1) == 0 || ids.shape(0) == one_.batch.target.tokens()) &&
+                 std::all_of(ids.data(), ids.data() + ids.size(),
+                             [&](int v) { return 0 <= v && v < one_.batch.symbols; }),
+             "what a teacher says does not fit the batch");
+        one_.taught = {ids.data(), shares.data(), int(ids.shape(1)), weight};
         const float* of_pairs = pull.data();
         {
             py::gil_scoped_release free;
             body_->teach(one_, of_pairs);
         }
+        one_.taught = {};
         FloatArray out(one_.gradient.size());
         std::copy(one_.gradient.begin(), one_.gradient.end(), out.mutable_data());
         return out;
@@ -258,5 +293,6 @@ PYBIND11_MODULE(_study, module) {
         .def_property_readonly("instructions", &Learner::instructions)
         .def("encode", &Learner::encode)
         .def("read", &Learner::read)
+        .def("said", &Learner::said)
         .def("gradients", &Learner::gradients);
 }

@@ -183,6 +183,23 @@ inline void judge(Study& study) {
     }
 }
 
+// Adds what a teacher's word of a token asks of its scores: the gradient of the divergence over its symbols
+// and the rest (`divergence` in edgeseq_core/model/lessons.py).  `row` holds probabilities q, and becomes
+// pull * (q - even) as where nobody teaches; with the share t of the teacher, symbols get q - t, all others
+// q (1 - t_rest / q_rest).
+inline void follow(const Taught& taught, int n, int symbols, float even, float pull, float* row) {
+    const int* ids = taught.ids + size_t(n) * taught.k;
+    const float* shares = taught.shares + size_t(n) * taught.k;
+    float said = 0, own = 0;
+    float kept[MOST_SAID];
+    for (int i = 0; i < taught.k; ++i) said += shares[i], own += kept[i] = row[ids[i]];
+    const float rest = said < 1 ? 1 - said : 0, others = 1 - own < LEAST_SHARE ? LEAST_SHARE : 1 - own;
+    const float bound = pull * taught.weight, outside = bound * (1 - rest / others);
+    for (int v = 0; v < symbols; ++v) row[v] = (row[v] - even) * pull + row[v] * outside;
+    for (int i = 0; i < taught.k; ++i)
+        row[ids[i]] = (kept[i] - even) * pull + bound * (kept[i] - shares[i]);
+}
+
 // From the pull of each token to d_hidden [N, D]; gradients of own rows and biases.
 inline void judge_back(Study& study, const float* pulls, float* d_hidden) {
     const Batch& batch = study.batch;
@@ -192,7 +209,10 @@ inline void judge_back(Study& study, const float* pulls, float* d_hidden) {
     const float even = batch.smoothing / symbols;
     for (int n = 0; n < tokens; ++n) {
         float* row = d_scores + size_t(n) * padded;
-        for (int v = 0; v < symbols; ++v) row[v] = (row[v] - even) * pulls[n];
+        if (study.taught.of(n))
+            follow(study.taught, n, symbols, even, pulls[n], row);
+        else
+            for (int v = 0; v < symbols; ++v) row[v] = (row[v] - even) * pulls[n];
         row[batch.wanted[n]] -= (1 - batch.smoothing) * pulls[n];
     }
     // The product reads rows without gaps.

@@ -13,6 +13,9 @@ namespace study {
 
 using Floats = std::vector<float>;
 
+constexpr int MOST_SAID = 64;         // symbols of a token that a teacher names
+constexpr float LEAST_SHARE = 1e-6f;  // probability; `LEAST` in edgeseq_core/model/lessons.py
+
 // A matrix in the order in which a product reads it.
 struct Panels {
     int k = 0, n = 0;
@@ -91,6 +94,16 @@ struct Batch {
     float smoothing = 0;
 };
 
+// What a teacher says of the batch's target tokens; both arrays outlive `teach`.
+struct Taught {
+    const int* ids = nullptr;      // [N, k], distinct symbols
+    const float* shares = nullptr;  // [N, k], their probabilities; a first one below 0: nothing is said
+    int k = 0;
+    float weight = 0;  // of the divergence from it, beside the loss
+
+    bool of(int n) const { return k > 0 && shares[size_t(n) * k] >= 0; }
+};
+
 struct Study {
     // the base
     int width = 0, heads_width = 0;
@@ -100,6 +113,7 @@ struct Study {
     Floats cosine, sine;  // [places, quarter of a head]
     // of the batch in hand
     Batch batch;
+    Taught taught;
     Floats theta, gradient;  // all numbers of the calibration
     Floats stream, memory, joined, table, table_bias, hidden, shares, losses, plain;
     Floats scratch[8];

@@ -1,7 +1,8 @@
 -- Read a batch: heads of the fresh parts, and reservoir pairs by rank.  Writes nothing.
--- KEYS: records, corrections, bulk, reservoir
+-- KEYS: records, corrections, bulk, reservoir, notes, state
 -- ARGV: corrections, bulk, then one u in [0, 1) for each replayed pair
--- Returns three flat lists key, record, key, record ...
+-- Returns three flat lists key, record, key, record ..., and the notes of the replayed pairs, if they are of
+-- this branch.
 local function head(part, count)
   local out = {}
   if count > 0 then
@@ -18,4 +19,10 @@ if size > 0 then
   end
 end
 append_records(replay, KEYS[1], ranked)
-return {head(KEYS[2], tonumber(ARGV[1])), head(KEYS[3], tonumber(ARGV[2])), replay}
+local noted, now = {}, redis.call('HMGET', KEYS[6], 'branch', 'notes')
+if now[2] and now[2] == (now[1] or '0') then
+  in_chunks(ranked, function(...)
+    for _, note in ipairs(redis.call('HMGET', KEYS[5], ...)) do noted[#noted + 1] = note or '' end
+  end)
+end
+return {head(KEYS[2], tonumber(ARGV[1])), head(KEYS[3], tonumber(ARGV[2])), replay, noted}

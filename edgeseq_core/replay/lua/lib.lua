@@ -83,7 +83,7 @@ end
 
 -- Evict the largest priorities.  A pair stays while the bytes before it leave room for the largest
 -- record: then whether it stays does not depend on its own size, and the sample is uniform.
-local function shrink_reservoir(counters, records, reservoir, budget, share)
+local function shrink_reservoir(counters, records, notes, reservoir, budget, share)
   local stored = redis.call('HMGET', counters, 'bytes:reservoir', 'largest_bytes')
   local held, before = tonumber(stored[1] or 0), tonumber(stored[1] or 0)
   local room = budget - math.min(tonumber(stored[2] or 0), math.floor(budget / share))
@@ -91,16 +91,25 @@ local function shrink_reservoir(counters, records, reservoir, budget, share)
   while true do
     local top = redis.call('ZRANGE', reservoir, -1, -1, 'WITHSCORES')
     if not top[1] then break end
-    local size = redis.call('HSTRLEN', records, top[1]) - NAME_BYTES
+    local size = redis.call('HSTRLEN', records, top[1]) - NAME_BYTES + redis.call('HSTRLEN', notes, top[1])
     if held <= budget and held - size <= room then break end
     redis.call('ZREM', reservoir, top[1])
     redis.call('HDEL', records, top[1])
+    redis.call('HDEL', notes, top[1])
     held, threshold = held - size, top[2]
   end
   if threshold then
     redis.call('HSET', counters, 'threshold', threshold)
     bump(counters, 'bytes:reservoir', held - before)
   end
+end
+
+-- Drop all that a learner kept beside the pairs of a reservoir.
+local function drop_notes(counters, notes)
+  local freed = 0
+  for _, note in ipairs(redis.call('HVALS', notes)) do freed = freed + #note end
+  redis.call('DEL', notes)
+  bump(counters, 'bytes:reservoir', -freed)
 end
 
 -- Forget what a source was corrected to; returns the bytes that it took.

@@ -1,7 +1,8 @@
 -- Replace records by those of another vocabulary; what does not fit is held and not remembered any more,
 -- what fits again let out.
 -- KEYS: epochs of consumer and learner, outcomes, waiting, partition counters, quarantine, tasks,
---       counters, records, the parts corrections, bulk, recent, probe, reservoir, memory, its sources by age
+--       counters, records, the parts corrections, bulk, recent, probe, reservoir, memory, its sources by
+--       age, notes
 -- ARGV: task, the two epochs, default settings, largest share, number of corrections that the memory
 --       holds of pairs that are held from now on, for each its source's digest and what it says; then for each pair: key, number of
 --       origin and of destination (0: the quarantine), name (out of the quarantine: its field), data
@@ -18,6 +19,7 @@ local largest, sequence = tonumber(stored[1] or 0), tonumber(stored[2] or 0)
 local budget = cjson.decode(redis.call('HGET', KEYS[7], task) or ARGV[4]).reservoir_bytes
 -- The first write: one that Redis refuses when memory is full, so that nothing is half-written.
 redis.call('HSET', counters, 'sequence', sequence)
+drop_notes(counters, KEYS[17])  -- in the words of the other vocabulary
 local fits = math.floor(budget / share)
 local bytes, held_bytes, found = {0, 0, 0, 0, 0}, 0, 0
 
@@ -73,7 +75,7 @@ for part, delta in ipairs(bytes) do
   bump(counters, 'bytes:' .. PARTS[part], delta)
 end
 redis.call('HSET', counters, 'largest_bytes', largest, 'sequence', sequence)
-shrink_reservoir(counters, records, KEYS[14], budget, share)
+shrink_reservoir(counters, records, KEYS[17], KEYS[14], budget, share)
 bump(partition, 'fresh_bytes', bytes[1] + bytes[2])
 bump(partition, 'quarantine_bytes', held_bytes)
 note_waiting(waiting, task, KEYS[10], KEYS[11])

@@ -1,6 +1,6 @@
 -- Forget some pairs of a task, wherever they are by now.  Frees memory, so it runs on a full store too.
 -- KEYS: outcomes, waiting, partition counters, quarantine, counters, records, state, journal, then the
---       parts corrections, bulk, recent, probe, reservoir
+--       parts corrections, bulk, recent, probe, reservoir, and notes
 -- ARGV: task, purge id, number of pair keys, the pair keys, then names of quarantined pairs
 -- Returns how many were forgotten.  The journal gets their keys, without any text; a task whose learner
 -- may have taken one of them is tainted from now on.
@@ -20,11 +20,12 @@ for at = 4, last_key do
     redis.call('HDEL', records, key)
     for part in ipairs(PARTS) do
       if redis.call('ZREM', KEYS[8 + part], key) == 1 then
-        bytes[part] = bytes[part] + #record - NAME_BYTES
+        bytes[part] = bytes[part] + #record - NAME_BYTES + redis.call('HSTRLEN', KEYS[14], key)
         local list = part <= BULK and fresh or taken
         list[#list + 1] = '"' .. key .. '"'
       end
     end
+    redis.call('HDEL', KEYS[14], key)
     settle(outcomes, string.sub(record, 1, NAME_BYTES), key, 'forgotten', '0')
     removed = removed + 1
   end

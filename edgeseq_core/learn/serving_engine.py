@@ -10,7 +10,7 @@ from edgeseq_core.native.engine import NativeEngine, why_not
 from edgeseq_core.settings import EngineChoice
 
 
-def gate_engine(base: Base, encoder: SourceEncoder, wanted: EngineChoice = "auto") -> Engine:
+def serving_engine(base: Base, encoder: SourceEncoder, wanted: EngineChoice = "auto") -> Engine:
     """An engine on a base, chosen as a predictor chooses it; ``encoder`` is for PyTorch, which can reuse it.
 
     Raises ConfigError where the native one is wanted and cannot serve the base.

@@ -8,10 +8,10 @@ import pytest
 
 from edgeseq_core.engine import PairRow
 from edgeseq_core.errors import ConfigError
-from edgeseq_core.learn.gate_engine import gate_engine
 from edgeseq_core.learn.loop import LearnerLoop
 from edgeseq_core.learn.offline import learn_pairs
 from edgeseq_core.learn.rebuild import rebuild
+from edgeseq_core.learn.serving_engine import serving_engine
 from edgeseq_core.model.base import Base
 from edgeseq_core.model.source_encoder import CachingEncoder
 from edgeseq_core.model.torch_engine import TorchEngine
@@ -45,16 +45,20 @@ def scoring(base: Base, engine: EngineChoice) -> Recorder:
 def test_an_engine_is_chosen_as_a_predictor_chooses_it(base: Base, tmp_path: Path) -> None:
     encoder = CachingEncoder(base, calibrated_layers=1)
     other = tiny_base(tmp_path, norm="post-layer")
-    assert isinstance(gate_engine(base, encoder), SERVES)
-    assert isinstance(gate_engine(base, encoder, "torch"), TorchEngine)
-    assert isinstance(gate_engine(other, CachingEncoder(other, calibrated_layers=1)), TorchEngine)
+    assert isinstance(serving_engine(base, encoder), SERVES)
+    assert isinstance(serving_engine(base, encoder, "torch"), TorchEngine)
+    assert isinstance(
+        serving_engine(other, CachingEncoder(other, calibrated_layers=1)), TorchEngine
+    )
     with pytest.raises(ConfigError):
-        gate_engine(other, encoder, "native")
+        serving_engine(other, encoder, "native")
 
 
 def test_a_base_that_is_being_made_is_scored_by_pytorch(base: Base) -> None:
     making = Base(base.header, base.model)
-    assert isinstance(gate_engine(making, CachingEncoder(making, calibrated_layers=1)), TorchEngine)
+    assert isinstance(
+        serving_engine(making, CachingEncoder(making, calibrated_layers=1)), TorchEngine
+    )
 
 
 def test_a_candidate_s_scores_are_those_that_the_serving_engine_gives_its_bytes(
