@@ -279,7 +279,7 @@ void Forward::memorize(const std::vector<Source>& sources, Memory* memory) {
   if (model_.shape.copies) read_copyable(sources, memory);
 }
 
-void Forward::remember(Calibration& task) {
+void Forward::remember(const Calibration& task) {
   const size_t d = model_.shape.d_model;
   begin(task.shape.task_tokens);
   set_tasks(std::vector<uint16_t>(rows_, 0));

@@ -84,7 +84,7 @@ class Forward {
   // Scores of each place's next token, [places, logits_stride]; every place has decoded `at` tokens.
   float* step(const std::vector<Place>& places, size_t at);
   // Keys and values of a task's tokens, for `memorize`; the task is the only one of the batch.
-  void remember(Calibration& task);
+  void remember(const Calibration& task);
   // Symbols that a place's scores have.
   size_t symbols(uint16_t task) const;
 

@@ -364,7 +364,7 @@ void Engine::remember(const Calibration& task) {
   std::call_once(task.remembered, [&] {
     Borrowed space(*this);
     task.memory.clear();  // of an attempt that failed
-    Forward(*model, kernels, *space, {&task}).remember(const_cast<Calibration&>(task));  // writes `memory` alone
+    Forward(*model, kernels, *space, {&task}).remember(task);
   });
 }
 
