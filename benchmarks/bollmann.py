@@ -236,7 +236,7 @@ cSMTiser+LM a language model, both made from the modern word lists there, which 
 here: compare that column with them, and "learner" and "with memory" with NMT-1 and NMT-2. Look-up: a source
 of the block gets its most frequent target, others are copied.
 
-`rehearsals_per_step=2` was the default until 2026-11-27.
+`defaults`: eight rehearsals a step; `rehearsals_per_step=2` was the default until 2026-11-27.
 `encoder_layers=6 label_smoothing=0.3 averaging=0.95` was chosen on dev files after 1,000 tokens (blocks 1
 and 5). Blocks differ by a point or two: the look-up alone reaches 55.0 to 57.3 (SLB), 76.7 to 79.6 (ES) and
 73.5 to 75.5 (PT) on dev over the ten blocks of 1,000. `bollmann-runs.md` has unseen words apart.
@@ -279,6 +279,7 @@ def main() -> None:
         words = frozenset(unicodedata.normalize("NFC", listed).lower().split())
         for tokens in map(int, args.tokens.split(",")):
             for block in map(int, args.blocks.split(",")):
+                print(f"{name}, {tokens:,} tokens, block {block} ...", flush=True)
                 settings = LearningSettings(seed=block, **chosen)
                 run = {
                     "language": name,
