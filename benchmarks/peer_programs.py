@@ -153,15 +153,17 @@ def inflect(_: Phase) -> Ask:
 
 def phonetisaurus(lexicon: dict[str, list[list[str]]]) -> Ask:
     """N-grams over aligned letters and phones (Novak et al. 2016), learnt from ``lexicon``."""
-    package, folder = load("phonetisaurus"), Path(tempfile.mkdtemp())
-    model, words = folder / "model.fst", folder / "lexicon"
+    package, folder = load("phonetisaurus"), tempfile.TemporaryDirectory()
+    model, words = Path(folder.name, "model.fst"), Path(folder.name, "lexicon")
     lines = [f"{word} {' '.join(sounds)}\n" for word, all_ in lexicon.items() for sounds in all_]
     words.write_text("".join(lines), "utf-8")
     run(sys.executable, "-m", "phonetisaurus", "train", "--model", str(model), str(words))
 
     def ask(sources: Sequence[str]) -> list[str]:
         found: dict[str, str] = {}
-        for word, phones in package.predict(sources, model):
+        for word, phones in package.predict(
+            sources, Path(folder.name, model.name)
+        ):  # keeps the folder
             found.setdefault(word, " ".join(phones))
         return [found.get(source, "") for source in sources]
 
