@@ -1,10 +1,10 @@
 """Well-known programs beside EdgeSeq, asked the same held-out questions of the eight tasks.
 
     edgeseq bench learning --out FOLDER --data DATA --stream tasks --method edgeseq --pairs 1000
-    python benchmarks/peers.py FOLDER [FOLDER ...]
+    python benchmarks/peers.py FOLDER
 
-A folder gives the questions, and how EdgeSeq answered them after its pairs; all folders must have the same
-questions.  No peer is needed: one that is not installed is left out, with how to get it.
+The folder gives the questions, and how EdgeSeq answered them after its pairs.  No peer is needed: one that is
+not installed is left out, with how to get it.
 """
 
 from __future__ import annotations
@@ -64,12 +64,11 @@ def asked(peer: Peer, phase: Phase) -> Answered:
     )
 
 
-def edgeseq(cell: Cell, stream: Stream, task: str) -> Answered:
-    """How a task's questions were answered at the end; the time is that of all answers of the cell."""
+def edgeseq(cell: Cell, stream: Stream, at: int) -> Answered:
+    """How a phase's questions were answered at the end; the time is that of all answers of the cell."""
     phases = stream.phases
     rounds = len(phases) * (1 + len(cell.matrix)) + sum(len(one.scores) for one in cell.checks)
     answers = cell.pairs + rounds * len(phases[0].questions)
-    at = [phase.task for phase in phases].index(task)
     return Answered(cell.matrix[-1][at], 100, 1000 * cell.answering_cpu_s / answers)
 
 
@@ -91,26 +90,22 @@ def row(phase: Phase, who: str, version: str, found: Sequence[Answered], remark:
 
 EXPLAINED = """The held-out questions of `learning` (100 a task and seed; seeds 1 to 3), asked of programs
 that people use for the task. Means over the seeds with 95 % intervals. EdgeSeq learnt so many pairs of each
-task on the stream of tasks, starting from the shipped base, 5,000 with seed 1 alone; a peer has what it
-comes with, unless the remark says what it learnt. A question without an answer counts as wrong. CPU-ms: one
-thread, many questions at once, without loading and the start of commands (so a command's is told to about a
+task on the stream of tasks, starting from the shipped base; a peer has what it comes with, unless the
+remark says what it learnt. A question without an answer counts as wrong. CPU-ms: one thread, many questions at once, without loading and the start of commands (so a command's is told to about a
 millisecond); EdgeSeq's is the mean over all tasks, by the native engine. Suffix rules that learnt the same
 pairs stand in `learning`: they are the best at German plurals."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument("folder", type=Path)
     args = parser.parse_args()
-    learnt = [runs(BenchFolder(folder)) for folder in args.folders]
-    streams = [stream for _, stream in learnt[0]]
+    ours = runs(BenchFolder(args.folder))
+    streams = [stream for _, stream in ours]
     rows = []
     for at, phase in enumerate(streams[0].phases):
-        for ours in learnt:
-            if phase.task in ours[0][1].tasks:
-                found = [edgeseq(cell, stream, phase.task) for cell, stream in ours]
-                pairs = ours[0][0].pairs // len(ours[0][1].phases)
-                rows.append(row(phase, f"EdgeSeq, {pairs:,} pairs", __version__, found, ""))
+        found = [edgeseq(cell, stream, at) for cell, stream in ours]
+        rows.append(row(phase, f"EdgeSeq, {len(phase.train):,} pairs", __version__, found, ""))
         for peer in PEERS:
             if peer.task == phase.task:
                 print(f"{phase.task}: {peer.name} ...", flush=True)
@@ -120,7 +115,7 @@ def main() -> None:
                     print(f"left out: {peer.name} is not installed; get it with: {peer.install}")
                 else:
                     rows.append(row(phase, peer.name, peer.version, found, peer.remark))
-    publish("peers", "python benchmarks/peers.py FOLDER [FOLDER ...]", rows, EXPLAINED)
+    publish("peers", "python benchmarks/peers.py FOLDER", rows, EXPLAINED)
 
 
 def runs(folder: BenchFolder) -> list[tuple[Cell, Stream]]:
