@@ -91,9 +91,10 @@ def row(phase: Phase, who: str, version: str, found: Sequence[Answered], remark:
 EXPLAINED = """The held-out questions of `learning` (100 a task and seed; seeds 1 to 3), asked of programs
 that people use for the task. Means over the seeds with 95 % intervals. EdgeSeq learnt so many pairs of each
 task on the stream of tasks, starting from the shipped base; a peer has what it comes with, unless the
-remark says what it learnt. A question without an answer counts as wrong. CPU-ms: one thread, many questions at once, without loading and the start of commands (so a command's is told to about a
-millisecond); EdgeSeq's is the mean over all tasks, by the native engine. Suffix rules that learnt the same
-pairs stand in `learning`: they are the best at German plurals."""
+remark says what it learnt. A question without an answer counts as wrong. CPU-ms: one thread, many questions
+at once, without loading and the start of commands (so a command's is told to about a millisecond);
+EdgeSeq's is the mean over all tasks, by the native engine. Suffix rules that learnt the same pairs stand in
+`learning`: they are the best at German plurals."""
 
 
 def main() -> None:
