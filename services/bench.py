@@ -20,6 +20,7 @@ from edgeseq_core.errors import (
 )
 from edgeseq_core.evaluate.bench_folder import BenchFolder, CellKey
 from edgeseq_core.evaluate.learning_bench import identity, run_cell
+from edgeseq_core.evaluate.measures import average_accuracy
 from edgeseq_core.evaluate.methods.method import Terms
 from edgeseq_core.evaluate.methods.registry import METHODS, NEED_TASKS
 from edgeseq_core.model.base import Base
@@ -99,14 +100,14 @@ def run_bench(plan: Plan, folder: BenchFolder, workers: int) -> Iterator[Event]:
 
 
 def _run(plan: Plan, folder: BenchFolder, due: Sequence[CellKey], workers: int) -> Iterator[Event]:
-    waiting = list(reversed(due))
+    waiting = list(reversed(list(enumerate(due, start=1))))
     running: dict[Connection, tuple[CellKey, SpawnProcess]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                key = waiting.pop()
+                place, key = waiting.pop()
                 running.update([_start(plan, folder, key)])
-                yield Event(key, "running")
+                yield Event(key, "running", f"as cell {place} of {len(due)}")
             for connection in wait(list(running)):
                 assert isinstance(connection, Connection)
                 key, process = running[connection]
@@ -159,4 +160,5 @@ def _run_cell(connection: Connection, plan: Plan, folder: BenchFolder, key: Cell
         sys.stderr.write(f"{key}: {error}\n")
         raise SystemExit(error.exit_code) from None
     folder.keep(key, cell)
-    connection.send(("done", f"{cell.learning_cpu_s:.0f} CPU-s of learning"))
+    right = average_accuracy(cell.exact)
+    connection.send(("done", f"{right:.1f} % right, {cell.learning_cpu_s:.0f} CPU-s of learning"))

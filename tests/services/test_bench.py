@@ -37,8 +37,10 @@ def test_cells_run_once_and_what_is_missing_is_left_out(tmp_path: Path) -> None:
     assert events[0].kind == "left out"
     assert "slovene-reform: " in events[0].said
     assert [e.key for e in events[1:]] == [key] * (len(events) - 1)
+    assert events[1].said == "as cell 1 of 1"
     assert events[-1].kind == "done"
     (cell,) = folder.cells()
+    assert " % right, " in events[-1].said
     assert len(cell.hits) == cell.pairs == 64
     assert cell.peak_resident_bytes > 50 << 20
     again = list(run_bench(plan(tmp_path), folder, workers=1))
