@@ -115,6 +115,7 @@ def calibrations(args: argparse.Namespace) -> None:
             rows += [
                 row
                 for name in native.instruction_sets()
+                if name != "plain"  # takes minutes, and the least of all for a calibration
                 for row in _of_instructions(folder, preset, name, args)
             ]
     publish(
