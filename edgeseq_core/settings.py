@@ -29,6 +29,8 @@ CONFIG_VARIABLE = "EDGESEQ_CONFIG"
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Positive = Annotated[int, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Past = Annotated[float, Field(ge=0, lt=1)]  # weight of what was, in a moving average
 EngineChoice = Literal["auto", "native", "torch"]  # auto: native where it can serve the base
 ReplayChoice = Literal["reservoir", "balanced", "loss", "mir"]
 ObjectiveChoice = Literal["plain", "anchor", "distillation", "consistency", "dark-replay"]
@@ -99,11 +101,11 @@ class StrategySettings(Section):
     replay: ReplayChoice = "reservoir"  # which pairs a step replays
     replay_candidates: Positive = 3  # drawn for each of them, where a rule chooses
     objective: ObjectiveChoice = "plain"  # what is added to the loss
-    anchor_strength: float = 0.01  # of the pull to the champion's numbers
-    teacher_weight: float = 0.5  # of the divergence from what a teacher says, beside the loss
+    anchor_strength: Weight = 0.01  # of the pull to the champion's numbers
+    teacher_weight: Weight = 0.5  # of the divergence from what a teacher says, beside the loss
     teacher_top: Annotated[int, Field(gt=0, le=64)] = 8  # symbols of a token that it names
     average: AverageChoice = "ema"  # what is offered to the gate
-    stable_averaging: float = 0.95  # weight of the past in the slower average of ema-pair
+    stable_averaging: Past = 0.95  # weight of the past in the slower average of ema-pair
     averaged_champions: Positive = 4  # whose mean may be offered, the candidate included
 
     @model_validator(mode="after")
@@ -310,7 +312,8 @@ def _first_fault(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     # Section and name; what may follow is a kind of a union, or a place in a list.
     where = ".".join(str(part) for part in first["loc"][:2])
+    fault = first["msg"].removeprefix("Value error, ")  # what our own checks say
     variable = "EDGESEQ_" + where.upper().replace(".", "__")
     if first["type"] == "extra_forbidden":
         return f"there is no setting {where}; correct the flag, {variable} or the file"
-    return f"setting {where} is wrong ({first['msg']}); correct the flag, {variable} or the file"
+    return f"setting {where} is wrong ({fault}); correct the flag, {variable} or the file"
