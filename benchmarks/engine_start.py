@@ -14,13 +14,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.engine_swap import of_presets
 from benchmarks.many_tasks import HOT, WARM_UP, Predictor, ask, register
 from benchmarks.report import publish
 from edgeseq_core.client import Client
-from edgeseq_core.evaluate.engines.models import write_models
 from edgeseq_core.model.base import Base
 from edgeseq_core.settings import PredictorSettings, load_settings
 from edgeseq_services.up import up
@@ -94,15 +93,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
-    rows = []
-    for preset in ("128", "256", "512"):
-        with TemporaryDirectory() as folder:
-            write_models(Path(folder), preset)
-            rows.append({"d": preset} | measure(Path(folder), rounds))
     publish(
         "engine-start",
         f"benchmarks/engine_start.py --rounds {rounds}",
-        rows,
+        of_presets(measure, rounds),
         "The first columns: a Python process without torch, that is interpreter, numpy, safetensors and "
         "native engine, with a base of random numbers, a vocabulary of 2,048, and one calibration of rank 8. "
         "Medians; wall time to the end of the process. Predictor: one process of the service with its client "

@@ -98,20 +98,27 @@ def _p50_p95(us: list[float]) -> str:
     return f"{percentile(us, 0.5) / 1e3:.2f}, {percentile(us, 0.95) / 1e3:.2f}"
 
 
+def of_presets(
+    measure: Callable[[Path, int], dict[str, object]], rounds: int
+) -> list[dict[str, object]]:
+    """A row a width, of models in a folder of their own."""
+    rows = list[dict[str, object]]()
+    for preset in ("128", "256", "512"):
+        with TemporaryDirectory() as folder:
+            write_models(Path(folder), preset)
+            rows.append({"d": preset} | measure(Path(folder), rounds))
+    return rows
+
+
 def main() -> None:
     """Measure and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
-    rows = []
-    for preset in ("128", "256", "512"):
-        with TemporaryDirectory() as folder:
-            write_models(Path(folder), preset)
-            rows.append({"d": preset} | measure(Path(folder), rounds))
     publish(
         "engine-swap",
         f"benchmarks/engine_swap.py --rounds {rounds}",
-        rows,
+        of_presets(measure, rounds),
         "A swap checks and packs a calibration of rank 8 (decoder and top layer), on the thread that watches "
         "snapshots and mostly without the interpreter's lock; then it replaces one entry of a dictionary, "
         "which is all that an answering thread meets (timed with the call around it). Wanted: 50 us a swap, "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -21,6 +22,7 @@ from report import publish
 
 from edgeseq_core import __version__
 from edgeseq_core.corpus.streams import Phase, Stream
+from edgeseq_core.errors import ConfigError
 from edgeseq_core.evaluate.bench_folder import TASK_STREAM, BenchFolder
 from edgeseq_core.evaluate.learning_bench import Cell
 from edgeseq_core.evaluate.measures import over_seeds
@@ -101,7 +103,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     args = parser.parse_args()
-    ours = runs(BenchFolder(args.folder))
+    try:
+        ours = runs(BenchFolder(args.folder))
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    if not ours:
+        sys.exit(
+            f"error: {args.folder} holds no cell of edgeseq on the stream of tasks: run the first command"
+        )
     streams = [stream for _, stream in ours]
     rows = []
     for at, phase in enumerate(streams[0].phases):
