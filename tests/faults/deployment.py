@@ -108,6 +108,7 @@ class Deployment:
         self.sent: list[tuple[str, str, str, int]] = []  # task, pair id, topic, offset
         self.asked: set[str] = set()
         self.heard: list[HeardReply] = []
+        self.served: set[str] = set()  # tasks that had an answer
         self.errors: dict[str, str] = {}  # request id -> error code
         self.letters: set[str] = set()
         self._closing = threading.Event()
@@ -224,12 +225,16 @@ class Deployment:
         if json.loads(record.value)["kind"] != "reply":  # type: ignore[attr-defined]
             return  # another client's, on the same partition
         reply = decode(record.value, Reply)  # type: ignore[attr-defined]
-        if reply.error is not None:
+        task = str(reply.task)
+        if reply.error is None:
+            self.served.add(task)
+        elif reply.error.code != "unknown_task" or task in self.served:
+            # A champion is unknown to the predictor until it looks, a few times a second.
             self.errors[reply.request_id] = reply.error.code
         self.heard.append(
             HeardReply(
                 request_id=reply.request_id,
-                task=str(reply.task),
+                task=task,
                 snapshot_id=reply.snapshot_id,
                 answer=record.value,  # type: ignore[attr-defined]
                 sent_ms=record.timestamp or now_ms(),  # type: ignore[attr-defined]

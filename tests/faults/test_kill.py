@@ -52,6 +52,7 @@ def test_a_killed_service_loses_nothing_and_repeats_nothing(
     running.drain()
     assert violations(running.facts()) == []
     assert len(running.asked) > before
+    assert running.served
     assert running.errors == {}
 
 

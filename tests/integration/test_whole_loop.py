@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeseq_core.client import Client, Prediction
+from edgeseq_core.errors import RequestError
 from edgeseq_core.testing.base import write_tiny_base
 from tests.brokers import Broker
 from tests.faults.deployment import PARTITIONS, SERVICES, Deployment, wait_for
@@ -68,6 +69,15 @@ class Loop(Deployment):
         assert isinstance(prediction, Prediction)
         return prediction
 
+    def serves(self, task: str) -> bool:
+        """Whether the predictor has seen the task's first snapshot: it looks a few times a second."""
+        try:
+            return self.answer(task).snapshot_id is not None
+        except RequestError as error:
+            if error.code != "unknown_task":
+                raise
+            return False
+
     def champion(self, task: str) -> str | None:
         return self.registry.status(task).champion
 
@@ -89,6 +99,7 @@ def loop(
 def test_a_new_task_registers_itself_and_is_answered_right(loop: Loop) -> None:
     assert "greetings" not in loop.tasks()
     pair_ids = loop.learn("greetings", "hi", start=0, pairs=160)
+    wait_for(lambda: loop.serves("greetings"), "the first snapshot")
     wait_for(lambda: loop.answer("greetings").target == "hi", "the right answer")
     prediction = loop.answer("greetings")
     assert prediction.snapshot_id == loop.champion("greetings")
@@ -132,6 +143,7 @@ def test_corrections_pass_the_bulk_that_waits(loop: Loop) -> None:
 
 def test_a_rollback_flips_pins_and_forks_and_unpin_lets_it_promote(loop: Loop) -> None:
     loop.learn("moods", "up", start=0, pairs=240)
+    wait_for(lambda: loop.serves("moods"), "the first snapshot")
     wait_for(lambda: loop.answer("moods").target == "up", "up")
     good = loop.champion("moods")
     assert good is not None
@@ -173,7 +185,7 @@ def test_a_rollback_flips_pins_and_forks_and_unpin_lets_it_promote(loop: Loop) -
 def test_swaps_under_load_lose_no_reply(loop: Loop) -> None:
     """A client asks all the time while snapshots come and go; the history says which answered."""
     loop.learn("load", "one", start=0, pairs=48)
-    wait_for(lambda: loop.answer("load").snapshot_id is not None, "the first snapshot")
+    wait_for(lambda: loop.serves("load"), "the first snapshot")
     stop, failures = threading.Event(), list[BaseException]()
 
     def ask() -> None:
