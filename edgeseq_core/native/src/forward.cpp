@@ -130,8 +130,9 @@ void Forward::whole(const Matrix& matrix, const std::vector<const Finish*>& fini
                    Mode::store);
 }
 
-// y = (or += ...) blocks [first, end) of a linear map of the quantized rows.
-void Forward::linear(const Linear& linear, size_t first, size_t end, Mode mode, float* y, size_t stride) {
+// y = (or += ...) blocks [first, end) of a linear map of the quantized rows; `then` is read next.
+void Forward::linear(const Linear& linear, size_t first, size_t end, Mode mode, float* y, size_t stride,
+                     const Matrix* then) {
   bool low = false;
   for (size_t t = 0; t < tasks_.size(); t++) {
     const Fitted* fitted = tasks_[t] ? tasks_[t]->at(linear) : nullptr;
@@ -142,7 +143,8 @@ void Forward::linear(const Linear& linear, size_t first, size_t end, Mode mode, 
   if (low) low_rank = reduce(linear, first, end);
   kernels_.project({linear.matrix->view(), first, end, space_.codes.data(), space_.codes_stride,
                     space_.x_scale.data(), rows_, finish_.data(), task_.data(),
-                    low ? &low_rank : nullptr, y, stride},
+                    low ? &low_rank : nullptr, y, stride, then ? then->view().values : nullptr,
+                    then ? then->weight_bytes() : 0},
                    mode);
 }
 
@@ -179,12 +181,13 @@ LowRank Forward::reduce(const Linear& linear, size_t first, size_t end) {
   return out;
 }
 
-void Forward::feed(const FfnSite& ffn) {
+void Forward::feed(const FfnSite& ffn, const Matrix* then) {
   const size_t d = model_.shape.d_model, wide = padded(ffn.width, kLanes) + kLanes;
   quantize_norm(ffn.gain);
-  linear(ffn.up, 0, ffn.up.matrix->blocks(), Mode::relu, space_.wide.data(), wide);
+  linear(ffn.up, 0, ffn.up.matrix->blocks(), Mode::relu, space_.wide.data(), wide,
+         ffn.down.matrix);
   quantize_rows(space_.wide.data(), wide, ffn.width, &ffn.down);
-  linear(ffn.down, 0, d / kLanes, Mode::add, space_.x.data(), d);
+  linear(ffn.down, 0, d / kLanes, Mode::add, space_.x.data(), d, then);
 }
 
 // --- encoder --------------------------------------------------------------------------------------------
@@ -211,16 +214,17 @@ void Forward::encode(const std::vector<Source>& sources, size_t layers) {
         tasks_[source.task]->source_rows.add_row(source.own[at] - 1, root, x);
     }
   for (size_t l = 0; l < layers; l++) {
-    self_attention(model_.encoder[l].self, lengths);
-    feed(model_.encoder[l].ffn);
+    const EncoderLayer& layer = model_.encoder[l];
+    self_attention(layer.self, lengths, layer.ffn.up.matrix);
+    feed(layer.ffn, l + 1 < layers ? model_.encoder[l + 1].self.qkv.matrix : nullptr);
   }
 }
 
-void Forward::self_attention(const AttentionSite& site, const std::vector<size_t>& lengths) {
+void Forward::self_attention(const AttentionSite& site, const std::vector<size_t>& lengths, const Matrix* then) {
   const size_t d = model_.shape.d_model, width = model_.shape.head_width, quarter = model_.head_quarter();
-  const size_t stride = site.query_width + 2 * site.key_width;
+  const size_t wide = site.query_width + 2 * site.key_width, stride = wide + kLanes;  // else few lines of the cache
   quantize_norm(site.gain);
-  linear(site.qkv, 0, stride / kLanes, Mode::store, space_.wide.data(), stride);
+  linear(site.qkv, 0, wide / kLanes, Mode::store, space_.wide.data(), stride, site.out.matrix);
   size_t row = 0;
   for (size_t length : lengths) {
     space_.scores.reserve(Attention::scratch_size(site.heads, width, length));
@@ -237,7 +241,7 @@ void Forward::self_attention(const AttentionSite& site, const std::vector<size_t
     row += length;
   }
   quantize_rows(space_.mixed.data(), site.query_width, site.query_width);
-  linear(site.out, 0, d / kLanes, Mode::add, space_.x.data(), d);
+  linear(site.out, 0, d / kLanes, Mode::add, space_.x.data(), d, then);
 }
 
 void Forward::memorize(const std::vector<Source>& sources, Memory* memory) {
@@ -323,11 +327,13 @@ float* Forward::step(const std::vector<Place>& places, size_t at) {
   };
   for (size_t l = 0; l < model_.decoder.size(); l++) {
     const DecoderLayer& layer = model_.decoder[l];
+    const Matrix *crossing = layer.cross.qkv.matrix,
+                 *after = l + 1 < model_.decoder.size() ? model_.decoder[l + 1].self.qkv.matrix : &model_.table;
     {
       const AttentionSite& site = layer.self;
       const size_t q = site.query_width, k = site.key_width, stride = q + 2 * k, room = space_.caches.tokens();
       quantize_norm(site.gain);
-      linear(site.qkv, 0, stride / kLanes, Mode::store, space_.wide.data(), stride);
+      linear(site.qkv, 0, stride / kLanes, Mode::store, space_.wide.data(), stride, site.out.matrix);
       for (size_t row = 0; row < rows_; row++) {
         float *made = &space_.wide[row * stride], *keys = space_.caches.keys(places[row].cache, l),
               *values = space_.caches.values(places[row].cache, l);
@@ -337,14 +343,14 @@ float* Forward::step(const std::vector<Place>& places, size_t at) {
         mix(site, row, stride, keys, values, room, at + 1, nullptr);
       }
       quantize_rows(space_.mixed.data(), q, q);
-      linear(site.out, 0, d / kLanes, Mode::add, space_.x.data(), d);
+      linear(site.out, 0, d / kLanes, Mode::add, space_.x.data(), d, layer.feeds ? layer.ffn1.up.matrix : crossing);
     }
-    if (layer.feeds) feed(layer.ffn1);
+    if (layer.feeds) feed(layer.ffn1, crossing);
     {
       const AttentionSite& site = layer.cross;
       const size_t q = site.query_width;
       quantize_norm(site.gain);
-      linear(site.qkv, 0, q / kLanes, Mode::store, space_.wide.data(), q);
+      linear(site.qkv, 0, q / kLanes, Mode::store, space_.wide.data(), q, site.out.matrix);
       for (size_t row = 0; row < rows_; row++) {
         const Memory& memory = *places[row].memory;
         kernels_.turn(&space_.wide[row * q], site.heads, width, cosine, sine);
@@ -352,9 +358,9 @@ float* Forward::step(const std::vector<Place>& places, size_t at) {
             memory.added.size() ? memory.added.data() : nullptr);
       }
       quantize_rows(space_.mixed.data(), q, q);
-      linear(site.out, 0, d / kLanes, Mode::add, space_.x.data(), d);
+      linear(site.out, 0, d / kLanes, Mode::add, space_.x.data(), d, layer.feeds ? layer.ffn2.up.matrix : after);
     }
-    if (layer.feeds) feed(layer.ffn2);
+    if (layer.feeds) feed(layer.ffn2, after);
   }
   score(places, at);
   return space_.logits.data();

@@ -101,10 +101,10 @@ class Forward {
   void quantize_norm(const Aligned<float>& gain, const float* factor = nullptr);
   void quantize_rows(const float* from, size_t stride, size_t width, const Linear* factors = nullptr);
   void whole(const Matrix&, const std::vector<const Finish*>&, float* y, size_t stride);
-  void linear(const Linear&, size_t first, size_t end, Mode, float* y, size_t stride);
+  void linear(const Linear&, size_t first, size_t end, Mode, float* y, size_t stride, const Matrix* then = nullptr);
   LowRank reduce(const Linear&, size_t first, size_t end);
-  void feed(const FfnSite&);
-  void self_attention(const AttentionSite&, const std::vector<size_t>& lengths);
+  void feed(const FfnSite&, const Matrix* then);
+  void self_attention(const AttentionSite&, const std::vector<size_t>& lengths, const Matrix* then);
   void read_copyable(const std::vector<Source>& sources, Memory* memory);
   void score(const std::vector<Place>& places, size_t at);
   void own_scores(float* logits, const float* own, const Calibration&);

@@ -15,8 +15,6 @@ constexpr size_t kLanes = 16;   // rows a block
 constexpr size_t kDepth = 64;   // what K is a multiple of
 constexpr size_t kRowsAhead = 32;  // rows of codes that may be read (never used) after the last
 
-constexpr size_t kMostQueries = 4; // whose scores are made together
-
 constexpr size_t padded(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 struct PackedView {
@@ -75,6 +73,8 @@ struct Product {
   const LowRank* low;           // null: no task of the batch has such a part here
   float* y;  // column 0 is the first block's first row
   size_t y_stride;
+  const int8_t* then = nullptr;  // weights that the next product reads, asked for meanwhile
+  size_t then_bytes = 0;
 };
 
 // Queries of all heads against keys and values.
@@ -89,9 +89,9 @@ struct Attention {
   float* out;          // [queries, out_stride]
   size_t out_stride;
 
-  // Scores of all heads of one query and a factor each, or of some queries and one head's keys, turned over.
+  // Scores of all heads of one query and a factor each, or of sixteen queries of one head, which are turned over.
   static constexpr size_t scratch_size(size_t heads, size_t width, size_t count) {
-    const size_t one = heads * (padded(count, kLanes) + 1), several = (kMostQueries + width) * padded(count, kLanes);
+    const size_t one = heads * (padded(count, kLanes) + 1), several = kLanes * (1 + width + count);
     return one > several ? one : several;
   }
 };

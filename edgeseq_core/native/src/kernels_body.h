@@ -13,7 +13,6 @@ using edgeseq::Best;
 using edgeseq::Few;
 using edgeseq::Finish;
 using edgeseq::kLanes;
-using edgeseq::kMostQueries;
 using edgeseq::LowScale;
 using edgeseq::Mode;
 using edgeseq::Product;
@@ -287,8 +286,20 @@ constexpr size_t turns(size_t sums) {
   return made;
 }
 
+// Asks for weights that are read next, a line at a time while others are multiplied.
+struct Ahead {
+  const int8_t* at;
+  size_t step;  // 0: there are none
+
+  EDGESEQ_INLINE void operator()() {
+    __builtin_prefetch(at, 0, 2);
+    at += step;
+  }
+};
+
 template <size_t R, size_t B, class Done>
-EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const int32_t (&negatives)[R], const Done& done) {
+EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const int32_t (&negatives)[R], Ahead& ahead,
+                         const Done& done) {
   constexpr size_t S = turns(R * B);
   const size_t stride = p.matrix.groups * 64, x_stride = p.x_stride;
   const int8_t* w = p.matrix.values + block * stride;
@@ -301,7 +312,8 @@ EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const int32
       repeat<S>([&](auto s) EDGESEQ_LAMBDA { sums[r][b][s] = s ? none() : first; });
     });
   });
-  for (size_t g = 0; g < p.matrix.groups; g += S, w += 64 * S, x += 4 * S)
+  for (size_t g = 0; g < p.matrix.groups; g += S, w += 64 * S, x += 4 * S) {
+    if constexpr (R > 2) ahead();
     repeat<S>([&](auto s) EDGESEQ_LAMBDA {
       W column[B];
       repeat<B>([&](auto b) EDGESEQ_LAMBDA { column[b] = weights(w + b * stride + 64 * s); });
@@ -310,6 +322,7 @@ EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const int32
         repeat<B>([&](auto b) EDGESEQ_LAMBDA { sums[r][b][s] = dot(sums[r][b][s], four, column[b]); });
       });
     });
+  }
   I whole[R][B];
   repeat<R>([&](auto r) EDGESEQ_LAMBDA {
     repeat<B>([&](auto b) EDGESEQ_LAMBDA {
@@ -328,39 +341,55 @@ EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const int32
   for (size_t b = 0; b < B; b++) done(row, R, block + b, made + b * kLanes, B * kLanes);
 }
 
+// Some rows of blocks [block, last).
 template <size_t R, class Done>
-__attribute__((noinline)) void strip(const Product& p, size_t row, const Done& done) {
+__attribute__((noinline)) void strip(const Product& p, size_t row, size_t block, size_t last, Ahead ahead,
+                                     const Done& done) {
   constexpr size_t wide = R <= 2 ? kWideBlocks : kTileBlocks;  // few rows need more sums in flight
   int32_t negatives[R];
   for (size_t r = 0; r < R; r++) negatives[r] = of_negatives(p.x + (row + r) * p.x_stride, p.matrix.groups * 4);
-  size_t block = p.first_block;
-  for (; block + wide <= p.last_block; block += wide) tile<R, wide>(p, row, block, negatives, done);
+  for (; block + wide <= last; block += wide) tile<R, wide>(p, row, block, negatives, ahead, done);
   if constexpr (wide > 4)
-    for (; block + 4 <= p.last_block; block += 4) tile<R, 4>(p, row, block, negatives, done);
+    for (; block + 4 <= last; block += 4) tile<R, 4>(p, row, block, negatives, ahead, done);
   if constexpr (wide > 2)
-    for (; block + 2 <= p.last_block; block += 2) tile<R, 2>(p, row, block, negatives, done);
-  for (; block < p.last_block; block++) tile<R, 1>(p, row, block, negatives, done);
+    for (; block + 2 <= last; block += 2) tile<R, 2>(p, row, block, negatives, ahead, done);
+  for (; block < last; block++) tile<R, 1>(p, row, block, negatives, ahead, done);
 }
 
-// Rows in strips, as even as they go: 8 rows are two strips of 4 rather than 6 and 2.
+// Rows in strips, as even as they go: 8 rows are two strips of 4 rather than 6 and 2.  All strips have their turn
+// with a panel of blocks, which stays in a core's cache meanwhile, and each asks for its share of what is read next:
+// the next panel, after the last what the next product reads.
 template <class Done>
 void in_strips(const Product& p, const Done& done) {
-  const size_t strips = (p.rows + kTileRows - 1) / kTileRows;
-  for (size_t s = 0, row = 0; s < strips; s++) {
-    const size_t end = p.rows * (s + 1) / strips;
-    switch (end - row) {
-      case 1: strip<1>(p, row, done); break;
+  if (!p.rows) return;
+  constexpr size_t panel_bytes = 128 << 10;
+  const size_t strips = (p.rows + kTileRows - 1) / kTileRows, block_bytes = p.matrix.groups * 64;
+  const size_t fewest = p.rows / strips, more = p.rows - fewest * strips;
+  size_t panel = p.last_block - p.first_block;
+  if (strips > 1 && panel * block_bytes > 2 * panel_bytes)
+    panel = block_bytes * kTileBlocks < panel_bytes ? panel_bytes / (block_bytes * kTileBlocks) * kTileBlocks : kTileBlocks;
+  for (size_t first = p.first_block, last; first < p.last_block; first = last) {
+    last = first + panel < p.last_block ? first + panel : p.last_block;
+    const size_t next = last + panel < p.last_block ? panel : p.last_block - last;
+    const size_t lines = next ? next * p.matrix.groups : p.then_bytes / 64;
+    const size_t most = (last - first) * p.matrix.groups / kTileBlocks;  // that a strip asks for
+    const size_t share = (lines / strips < most ? lines / strips : most) * 64;
+    Ahead ahead{next ? p.matrix.values + last * block_bytes : lines ? p.then : p.matrix.values, lines ? 64u : 0u};
+    for (size_t s = 0, row = 0, end; s < strips; s++, row = end, ahead.at += share) {
+      end = row + fewest + (s < more);
+      switch (end - row) {
+        case 1: strip<1>(p, row, first, last, ahead, done); break;
 #if !defined(EDGESEQ_PLAIN)
-      case 2: strip<2>(p, row, done); break;
-      case 3: strip<3>(p, row, done); break;
-      case 4: strip<4>(p, row, done); break;
+        case 2: strip<2>(p, row, first, last, ahead, done); break;
+        case 3: strip<3>(p, row, first, last, ahead, done); break;
+        case 4: strip<4>(p, row, first, last, ahead, done); break;
 #endif
 #if defined(__AVX512F__)
-      case 5: strip<5>(p, row, done); break;
-      case 6: strip<6>(p, row, done); break;
+        case 5: strip<5>(p, row, first, last, ahead, done); break;
+        case 6: strip<6>(p, row, first, last, ahead, done); break;
 #endif
+      }
     }
-    row = end;
   }
 }
 
@@ -398,6 +427,16 @@ EDGESEQ_INLINE float weigh(float* scores, size_t count, size_t filled, const flo
 
 EDGESEQ_INLINE F scale_of(const Attention& a) { return all(1.0f / std::sqrt(static_cast<float>(a.width))); }
 
+// A head, and the keys and values it reads.  Counted, as CPUs divide slowly.
+struct Head {
+  size_t at = 0, group = 0, of_group = 0;
+
+  EDGESEQ_INLINE void next(size_t share) {
+    at++;
+    if (++of_group == share) of_group = 0, group++;
+  }
+};
+
 // One query.  Keys are read as they lie, which is what their memory is fastest at.
 namespace one {
 
@@ -415,87 +454,103 @@ EDGESEQ_INLINE F score(const Attention& a, const float* query, const float* keys
   return totals(sums);
 }
 
-// B times 16 dimensions of the values' mean, from the `first`-th of the query's on.
+// Sixteen dimensions of the query's heads.
+struct Block {
+  Head head;
+  size_t within = 0;
+
+  EDGESEQ_INLINE void next(size_t width, size_t share) {
+    within += kLanes;
+    if (within == width) within = 0, head.next(share);
+  }
+};
+
+// B times 16 dimensions of the values' mean, from a block on.
 template <size_t B>
-EDGESEQ_INLINE void mix(const Attention& a, const float* scores, size_t filled, const float* factor, size_t first) {
-  const size_t share = a.heads / a.kv_heads;
+EDGESEQ_INLINE void mix(const Attention& a, size_t share, const float* scores, size_t filled, const float* factor,
+                        Block* at, float* out) {
   const float *weights[B], *values[B];
+  float factors[B];
   F sums[B];
   repeat<B>([&](auto b) EDGESEQ_LAMBDA {
-    const size_t head = (first + b * kLanes) / a.width, within = (first + b * kLanes) % a.width;
-    weights[b] = scores + head * filled;
-    values[b] = a.values + head / share * a.head_stride + within;
+    weights[b] = scores + at->head.at * filled;
+    values[b] = a.values + at->head.group * a.head_stride + at->within;
+    factors[b] = factor[at->head.at];
     sums[b] = all(0.0f);
+    at->next(a.width, share);
   });
   for (size_t i = 0; i < a.count; i++)
     repeat<B>([&](auto b) EDGESEQ_LAMBDA {
       sums[b] = fused(all(weights[b][i]), load(values[b] + i * a.stride), sums[b]);
     });
-  repeat<B>([&](auto b) EDGESEQ_LAMBDA {
-    const size_t at = first + b * kLanes;
-    store(a.out + at, sums[b] * all(factor[at / a.width]));
-  });
+  repeat<B>([&](auto b) EDGESEQ_LAMBDA { store(out + b * kLanes, sums[b] * all(factors[b])); });
 }
 
 void attend(const Attention& a) {
   const size_t filled = edgeseq::padded(a.count, kLanes), share = a.heads / a.kv_heads, width = a.heads * a.width;
   const F scale = scale_of(a);
   float* factor = a.scratch + a.heads * filled;
-  for (size_t head = 0; head < a.heads; head++) {
-    float* scores = a.scratch + head * filled;
-    for (size_t i = 0; i < filled; i += kLanes)
-      store(scores + i, score(a, a.query + head * a.width, a.keys + head / share * a.head_stride, i) * scale);
-    factor[head] = 1.0f / weigh(scores, a.count, filled, a.added);
+  for (Head head; head.at < a.heads; head.next(share)) {
+    float* scores = a.scratch + head.at * filled;
+    const float *query = a.query + head.at * a.width, *keys = a.keys + head.group * a.head_stride;
+    for (size_t i = 0; i < filled; i += kLanes) store(scores + i, score(a, query, keys, i) * scale);
+    factor[head.at] = 1.0f / weigh(scores, a.count, filled, a.added);
   }
+  Block block;
   size_t at = 0;
   for (; at + kMixBlocks * kLanes <= width; at += kMixBlocks * kLanes)
-    mix<kMixBlocks>(a, a.scratch, filled, factor, at);
-  for (; at < width; at += kLanes) mix<1>(a, a.scratch, filled, factor, at);
+    mix<kMixBlocks>(a, share, a.scratch, filled, factor, &block, a.out + at);
+  for (; at < width; at += kLanes) mix<1>(a, share, a.scratch, filled, factor, &block, a.out + at);
 }
 
 }  // namespace one
 
-// Several queries.  A head's keys are turned over once for all of them, [blocks][width][16].
+// Several queries, sixteen at a time, each in its lane: a softmax takes as many steps for all of them as for one.
 namespace several {
 
-EDGESEQ_INLINE void turn_over(const Attention& a, const float* keys, float* turned) {
-  for (size_t at = 0; at < a.count; at += kLanes, turned += kLanes * a.width) {
-    const size_t rows = a.count - at < kLanes ? a.count - at : kLanes;
-    for (size_t c = 0; c < a.width; c += kLanes)
-      transpose(keys + at * a.stride + c, a.stride, rows, turned + c * kLanes);
-  }
-}
-
-// Scores of 16 keys [width][16] for Q queries; even and odd dimensions are summed apart.
-template <size_t Q>
-EDGESEQ_INLINE void score(const Attention& a, const float* query, const float* keys, F scale, float* out,
-                          size_t out_stride) {
-  F even[Q], odd[Q];
-  repeat<Q>([&](auto q) EDGESEQ_LAMBDA { even[q] = odd[q] = all(0.0f); });
-  for (size_t c = 0; c < a.width; c += 2, keys += 2 * kLanes) {
-    const F first = load(keys), second = load(keys + kLanes);
-    repeat<Q>([&](auto q) EDGESEQ_LAMBDA {
-      const float* own = query + q * a.query_stride + c;
-      even[q] = fused(all(own[0]), first, even[q]);
-      odd[q] = fused(all(own[1]), second, odd[q]);
+// Scores of K keys for queries [width][16]; even and odd dimensions are summed apart.
+template <size_t K>
+EDGESEQ_INLINE void score(const Attention& a, const float* queries, const float* keys, F scale, float* out) {
+  F even[K], odd[K];
+  repeat<K>([&](auto k) EDGESEQ_LAMBDA { even[k] = odd[k] = all(0.0f); });
+  for (size_t c = 0; c < a.width; c += 2, queries += 2 * kLanes) {
+    const F first = load(queries), second = load(queries + kLanes);
+    repeat<K>([&](auto k) EDGESEQ_LAMBDA {
+      const float* own = keys + k * a.stride + c;
+      even[k] = fused(all(own[0]), first, even[k]);
+      odd[k] = fused(all(own[1]), second, odd[k]);
     });
   }
-  repeat<Q>([&](auto q) EDGESEQ_LAMBDA { store(out + q * out_stride, (even[q] + odd[q]) * scale); });
+  repeat<K>([&](auto k) EDGESEQ_LAMBDA { store(out + k * kLanes, (even[k] + odd[k]) * scale); });
+}
+
+// Turns scores [count][16] into weights; what each query's have to be multiplied with goes into `factor`.
+EDGESEQ_INLINE void weigh(const Attention& a, float* scores, float* factor) {
+  if (a.added)
+    for (size_t k = 0; k < a.count; k++) store(scores + k * kLanes, load(scores + k * kLanes) + all(a.added[k]));
+  F most = load(scores), sum = all(0.0f);
+  for (size_t k = 1; k < a.count; k++) most = larger(most, load(scores + k * kLanes));
+  for (size_t k = 0; k < a.count; k++) {
+    const F weight = exponential(load(scores + k * kLanes) - most);
+    store(scores + k * kLanes, weight);
+    sum = sum + weight;
+  }
+  store(factor, sum);
+  for (size_t i = 0; i < kLanes; i++) factor[i] = 1.0f / factor[i];
 }
 
 // B times 16 dimensions of the values' mean, for Q queries.
 template <size_t Q, size_t B>
-EDGESEQ_INLINE void mix(const Attention& a, const float* weights, size_t stride, const float* factor,
-                        const float* values, float* out) {
+EDGESEQ_INLINE void mix(const Attention& a, const float* weights, const float* factor, const float* values, float* out) {
   F sums[Q][B];
   repeat<Q>([&](auto q) EDGESEQ_LAMBDA {
     repeat<B>([&](auto b) EDGESEQ_LAMBDA { sums[q][b] = all(0.0f); });
   });
-  for (size_t i = 0; i < a.count; i++, values += a.stride) {
+  for (size_t k = 0; k < a.count; k++, values += a.stride, weights += kLanes) {
     F own[B];
     repeat<B>([&](auto b) EDGESEQ_LAMBDA { own[b] = load(values + b * kLanes); });
     repeat<Q>([&](auto q) EDGESEQ_LAMBDA {
-      const F weight = all(weights[q * stride + i]);
+      const F weight = all(weights[q]);
       repeat<B>([&](auto b) EDGESEQ_LAMBDA { sums[q][b] = fused(weight, own[b], sums[q][b]); });
     });
   }
@@ -506,33 +561,34 @@ EDGESEQ_INLINE void mix(const Attention& a, const float* weights, size_t stride,
   });
 }
 
+// The same for all dimensions of a head.
 template <size_t Q>
-EDGESEQ_INLINE void head(const Attention& a, size_t at, size_t query, F scale) {
-  const size_t filled = edgeseq::padded(a.count, kLanes), group = at / (a.heads / a.kv_heads);
-  const float *q = a.query + query * a.query_stride + at * a.width, *keys = a.scratch + kMostQueries * filled;
-  float* scores = a.scratch;
-  for (size_t i = 0; i < filled; i += kLanes) score<Q>(a, q, keys + i * a.width, scale, scores + i, filled);
-  float factor[Q];
-  repeat<Q>([&](auto i) EDGESEQ_LAMBDA {
-    factor[i] = 1.0f / weigh(scores + i * filled, a.count, filled, a.added);
-  });
-  const float* values = a.values + group * a.head_stride;
-  float* out = a.out + query * a.out_stride + at * a.width;
+EDGESEQ_INLINE void mix(const Attention& a, const float* weights, const float* factor, const float* values, float* out) {
   size_t c = 0;
-  for (; c + 2 * kLanes <= a.width; c += 2 * kLanes)
-    mix<Q, 2>(a, scores, filled, factor, values + c, out + c);
-  for (; c < a.width; c += kLanes) mix<Q, 1>(a, scores, filled, factor, values + c, out + c);
+  for (; c + 2 * kLanes <= a.width; c += 2 * kLanes) mix<Q, 2>(a, weights, factor, values + c, out + c);
+  for (; c < a.width; c += kLanes) mix<Q, 1>(a, weights, factor, values + c, out + c);
 }
 
 void attend(const Attention& a) {
   const F scale = scale_of(a);
   const size_t share = a.heads / a.kv_heads;
-  for (size_t at = 0; at < a.heads; at++) {
-    if (at % share == 0)
-      turn_over(a, a.keys + at / share * a.head_stride, a.scratch + kMostQueries * edgeseq::padded(a.count, kLanes));
-    size_t query = 0;
-    for (; query + kQueries <= a.queries; query += kQueries) head<kQueries>(a, at, query, scale);
-    for (; query < a.queries; query++) head<1>(a, at, query, scale);
+  float *factor = a.scratch, *queries = factor + kLanes, *scores = queries + kLanes * a.width;
+  for (Head head; head.at < a.heads; head.next(share)) {
+    const float *keys = a.keys + head.group * a.head_stride, *values = a.values + head.group * a.head_stride;
+    for (size_t first = 0; first < a.queries; first += kLanes) {
+      const size_t rows = a.queries - first < kLanes ? a.queries - first : kLanes;
+      const float* query = a.query + first * a.query_stride + head.at * a.width;
+      for (size_t c = 0; c < a.width; c += kLanes) transpose(query + c, a.query_stride, rows, queries + c * kLanes);
+      size_t k = 0;
+      for (; k + kKeys <= a.count; k += kKeys) score<kKeys>(a, queries, keys + k * a.stride, scale, scores + k * kLanes);
+      for (; k < a.count; k++) score<1>(a, queries, keys + k * a.stride, scale, scores + k * kLanes);
+      weigh(a, scores, factor);
+      float* out = a.out + first * a.out_stride + head.at * a.width;
+      size_t q = 0;
+      for (; q + kQueries <= rows; q += kQueries)
+        mix<kQueries>(a, scores + q, factor + q, values, out + q * a.out_stride);
+      for (; q < rows; q++) mix<1>(a, scores + q, factor + q, values, out + q * a.out_stride);
+    }
   }
 }
 

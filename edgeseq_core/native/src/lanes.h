@@ -141,7 +141,7 @@ EDGESEQ_INLINE void transpose(const float* from, size_t stride, size_t rows, flo
   });
 }
 
-constexpr size_t kTileRows = 6, kTileBlocks = 4, kWideBlocks = 8, kQueries = 4, kMixBlocks = 8;  // 32 registers
+constexpr size_t kTileRows = 6, kTileBlocks = 4, kWideBlocks = 8, kQueries = 4, kKeys = 8, kMixBlocks = 8;  // 32 registers
 constexpr size_t kSumsInFlight = 8;
 
 #elif defined(__AVX2__)
@@ -284,7 +284,7 @@ constexpr size_t kTileRows = 4, kTileBlocks = 1;  // 16 registers
 #else
 constexpr size_t kTileRows = 2, kTileBlocks = 2;  // a magnitude serves two blocks
 #endif
-constexpr size_t kWideBlocks = 2, kQueries = 2, kMixBlocks = 4, kSumsInFlight = 4;
+constexpr size_t kWideBlocks = 2, kQueries = 2, kKeys = 2, kMixBlocks = 4, kSumsInFlight = 4;
 
 #elif defined(__ARM_NEON) && defined(__ARM_FEATURE_DOTPROD)
 
@@ -371,7 +371,7 @@ EDGESEQ_INLINE float largest(F a) {
   return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3])));
 }
 
-constexpr size_t kTileRows = 4, kTileBlocks = 1, kWideBlocks = 4, kQueries = 2;  // 32 registers
+constexpr size_t kTileRows = 4, kTileBlocks = 1, kWideBlocks = 4, kQueries = 2, kKeys = 2;  // 32 registers
 constexpr size_t kMixBlocks = 4, kSumsInFlight = 4;
 
 #else  // plain C++, in loops of fixed length that compilers turn into what the CPU has
@@ -469,7 +469,7 @@ EDGESEQ_INLINE float largest(F a) {
   return top;
 }
 
-constexpr size_t kTileRows = 1, kTileBlocks = 1, kWideBlocks = 1, kQueries = 1, kMixBlocks = 1, kSumsInFlight = 1;
+constexpr size_t kTileRows = 1, kTileBlocks = 1, kWideBlocks = 1, kQueries = 1, kKeys = 1, kMixBlocks = 1, kSumsInFlight = 1;
 
 #endif
 

@@ -139,6 +139,7 @@ class Matrix {
   }
 
   PackedView view() const { return {values_.data(), offset_.data(), groups_}; }
+  size_t weight_bytes() const { return values_.bytes(); }
   size_t rows() const { return rows_; }
   size_t columns() const { return columns_; }
   size_t blocks() const { return padded(rows_, kLanes) / kLanes; }
