@@ -1,6 +1,6 @@
 """The native engine against CTranslate2, ONNX Runtime and PyTorch, and what calibrations cost it.
 
-    python benchmarks/engine.py [--calibrations] [--rounds 11] [--seconds 0.15]
+    python benchmarks/engine.py [--calibrations] [--name engine-peers] [--rounds 11] [--seconds 0.15]
 
 The first is `edgeseq bench engine` with what is wanted beside it; the peers come with the extra `bench`.
 ``--calibrations`` measures the native engine alone, a set of instructions at a time.
@@ -77,13 +77,13 @@ def against_peers(args: argparse.Namespace) -> None:
         for found in run_engine_bench(plan, Path(scratch)):
             rows += found.rows
             print(found.left_out or line(found.rows), flush=True)
-        (RESULTS / "engine-peers.png").write_bytes(Path(scratch, "engine.png").read_bytes())
+        (RESULTS / f"{args.name}.png").write_bytes(Path(scratch, "engine.png").read_bytes())
     cells = list(dict.fromkeys(row.cell for row in rows))
     bare = [row for row in rows if not row.calibrated]
     told = {row.engine: f"{row.engine} {row.version}: {row.answers_like_fp32}" for row in bare}
     peak = bare[0]
     publish(
-        "engine-peers",
+        args.name,
         f"python benchmarks/engine.py --rounds {args.rounds} --seconds {args.seconds}",
         [line([row for row in rows if row.cell == cell]) for cell in cells],
         f"16 source tokens to 16 target tokens, vocabulary {VOCABULARY}, random weights. Milliseconds a "
@@ -162,6 +162,7 @@ def main() -> None:
     """Measure and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calibrations", action="store_true")
+    parser.add_argument("--name", default="engine-peers", help="of the table against peers")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--seconds", type=float, default=0.15, help="of an engine's turn, at least")
     args = parser.parse_args()
