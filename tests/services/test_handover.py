@@ -60,7 +60,7 @@ class Cut:
 
 
 def run(learner: Learner, old: Path, handover: Handover, cut: Cut) -> str:
-    settings: Settings = load_settings(base={"path": str(old)}, consolidator={"cpu_s": 1.5})
+    settings: Settings = load_settings(base={"path": str(old)}, consolidator={"cpu_s": 5})
     metrics = ConsolidatorMetrics(CollectorRegistry())
     settings = settings.model_copy(update={"learning": DULL})
     return ConsolidationRun(store_of(learner), settings, handover, metrics, look_up=cut).run()
