@@ -9,6 +9,7 @@ from edgeseq_core.native.engine import native
 from tests.contract.engines import INSTRUCTIONS
 
 SHAPES = [(16, 64), (128, 128), (24, 8), (64, 512), (100, 36), (259, 128), (33, 100), (1, 1)]
+SHAPES += [(700, 512), (40, 8192)]  # read a panel at a time, of many blocks and of few
 
 
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)

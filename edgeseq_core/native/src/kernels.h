@@ -73,7 +73,7 @@ struct Product {
   const LowRank* low;           // null: no task of the batch has such a part here
   float* y;  // column 0 is the first block's first row
   size_t y_stride;
-  const int8_t* then = nullptr;  // weights that the next product reads, asked for meanwhile
+  const int8_t* then = nullptr;  // weights that the next product reads; all but AMX may ask for them meanwhile
   size_t then_bytes = 0;
 };
 

@@ -286,7 +286,8 @@ constexpr size_t turns(size_t sums) {
   return made;
 }
 
-// Asks for weights that are read next, a line at a time while others are multiplied.
+// Asks for weights that are read next, a line at a time while others are multiplied with more than two rows: with
+// fewer, reading is all there is to wait for.
 struct Ahead {
   const int8_t* at;
   size_t step;  // 0: there are none
@@ -366,15 +367,18 @@ void in_strips(const Product& p, const Done& done) {
   const size_t strips = (p.rows + kTileRows - 1) / kTileRows, block_bytes = p.matrix.groups * 64;
   const size_t fewest = p.rows / strips, more = p.rows - fewest * strips;
   size_t panel = p.last_block - p.first_block;
-  if (strips > 1 && panel * block_bytes > 2 * panel_bytes)
-    panel = block_bytes * kTileBlocks < panel_bytes ? panel_bytes / (block_bytes * kTileBlocks) * kTileBlocks : kTileBlocks;
+  if (strips > 1 && panel * block_bytes > 2 * panel_bytes) {
+    const size_t tiles = panel_bytes / (kTileBlocks * block_bytes);
+    panel = kTileBlocks * (tiles ? tiles : 1);
+  }
   for (size_t first = p.first_block, last; first < p.last_block; first = last) {
     last = first + panel < p.last_block ? first + panel : p.last_block;
-    const size_t next = last + panel < p.last_block ? panel : p.last_block - last;
+    const size_t left = p.last_block - last, next = left < panel ? left : panel;
     const size_t lines = next ? next * p.matrix.groups : p.then_bytes / 64;
     const size_t most = (last - first) * p.matrix.groups / kTileBlocks;  // that a strip asks for
     const size_t share = (lines / strips < most ? lines / strips : most) * 64;
-    Ahead ahead{next ? p.matrix.values + last * block_bytes : lines ? p.then : p.matrix.values, lines ? 64u : 0u};
+    Ahead ahead{p.matrix.values, lines ? 64u : 0u};
+    if (lines) ahead.at = next ? p.matrix.values + last * block_bytes : p.then;
     for (size_t s = 0, row = 0, end; s < strips; s++, row = end, ahead.at += share) {
       end = row + fewest + (s < more);
       switch (end - row) {

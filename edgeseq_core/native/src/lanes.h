@@ -141,8 +141,8 @@ EDGESEQ_INLINE void transpose(const float* from, size_t stride, size_t rows, flo
   });
 }
 
-constexpr size_t kTileRows = 6, kTileBlocks = 4, kWideBlocks = 8, kQueries = 4, kKeys = 8, kMixBlocks = 8;  // 32 registers
-constexpr size_t kSumsInFlight = 8;
+constexpr size_t kTileRows = 6, kTileBlocks = 4, kWideBlocks = 8;  // 32 registers
+constexpr size_t kQueries = 4, kKeys = 8, kMixBlocks = 8, kSumsInFlight = 8;
 
 #elif defined(__AVX2__)
 
@@ -469,7 +469,8 @@ EDGESEQ_INLINE float largest(F a) {
   return top;
 }
 
-constexpr size_t kTileRows = 1, kTileBlocks = 1, kWideBlocks = 1, kQueries = 1, kKeys = 1, kMixBlocks = 1, kSumsInFlight = 1;
+constexpr size_t kTileRows = 1, kTileBlocks = 1, kWideBlocks = 1;
+constexpr size_t kQueries = 1, kKeys = 1, kMixBlocks = 1, kSumsInFlight = 1;
 
 #endif
 
