@@ -84,7 +84,7 @@ def against_peers(args: argparse.Namespace) -> None:
     peak = bare[0]
     publish(
         args.name,
-        f"python benchmarks/engine.py --rounds {args.rounds} --seconds {args.seconds}",
+        f"python benchmarks/engine.py --name {args.name} --rounds {args.rounds} --seconds {args.seconds}",
         [line([row for row in rows if row.cell == cell]) for cell in cells],
         f"16 source tokens to 16 target tokens, vocabulary {VOCABULARY}, random weights. Milliseconds a "
         "batch: CPU time on one thread (others share the machine), wall time on two. Medians of "
