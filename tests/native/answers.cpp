@@ -16,7 +16,7 @@ Aligned<int32_t> sums(const Kernels& kernels, const Array& x, const Array& w) {
   const size_t rows = x.shape[0], out = w.shape[0], columns = w.shape[1];
   Matrix matrix(out, columns);
   matrix.put(0, {reinterpret_cast<const int8_t*>(w.data), std::vector<float>(out, 1.0f)}, out);
-  const size_t stride = matrix.view().groups * 4;
+  const size_t stride = matrix.view().places.groups * 4;
   Aligned<uint8_t> codes((rows + kRowsAhead) * stride);
   for (size_t r = 0; r < rows; r++)
     for (size_t c = 0; c < columns; c++)

@@ -21,10 +21,11 @@ size_t rows_together(size_t x_stride) {
 template <class Done>
 EDGESEQ_INLINE void two_blocks(const Product& p, size_t row, size_t rows, size_t block, const Done& done) {
   alignas(64) int32_t sums[4][256];
-  const size_t steps = p.matrix.groups / 16, block_bytes = p.matrix.groups * 64;
+  const Places& places = p.matrix.places;
   const bool two = block + 1 < p.last_block;
-  const int8_t* w = p.matrix.values + block * block_bytes;
-  const int8_t* w2 = two ? w + block_bytes : w;
+  const size_t steps = places.groups / 16, step = places.step(block), step2 = places.step(block + two);
+  const int8_t* w = p.matrix.values + places.at(block);
+  const int8_t* w2 = p.matrix.values + places.at(block + two);
   const int32_t* offset = p.matrix.offset + block * kLanes;
   const int32_t* offset2 = two ? offset + kLanes : offset;
   const uint8_t* x = p.x + row * p.x_stride;
@@ -37,8 +38,8 @@ EDGESEQ_INLINE void two_blocks(const Product& p, size_t row, size_t rows, size_t
     _tile_loadd(3, offset2, 0);
     for (size_t k = 0; k < steps; k++) {
       _tile_loadd(4, x + k * 64, p.x_stride);
-      _tile_loadd(6, w + k * 1024, 64);
-      _tile_loadd(7, w2 + k * 1024, 64);
+      _tile_loadd(6, w + k * 16 * step, step);
+      _tile_loadd(7, w2 + k * 16 * step2, step2);
       _tile_loadd(5, x2 + k * 64, p.x_stride);
       _tile_dpbusd(0, 4, 6);
       _tile_dpbusd(1, 4, 7);
@@ -50,8 +51,8 @@ EDGESEQ_INLINE void two_blocks(const Product& p, size_t row, size_t rows, size_t
   } else {
     for (size_t k = 0; k < steps; k++) {
       _tile_loadd(4, x + k * 64, p.x_stride);
-      _tile_loadd(6, w + k * 1024, 64);
-      _tile_loadd(7, w2 + k * 1024, 64);
+      _tile_loadd(6, w + k * 16 * step, step);
+      _tile_loadd(7, w2 + k * 16 * step2, step2);
       _tile_dpbusd(0, 4, 6);
       _tile_dpbusd(1, 4, 7);
     }

@@ -141,7 +141,7 @@ py::array_t<int32_t> sums(const std::string& isa, const py::array_t<int8_t, py::
              columns = static_cast<size_t>(x.shape(1));
   Matrix matrix(out, columns);
   matrix.put(0, {w.data(), std::vector<float>(out, 1.0f)}, out);
-  const size_t stride = matrix.view().groups * 4, width = matrix.blocks() * kLanes;
+  const size_t stride = matrix.view().places.groups * 4, width = matrix.blocks() * kLanes;
   Aligned<uint8_t> codes((rows + kRowsAhead) * stride);
   for (size_t r = 0; r < rows; r++)
     for (size_t c = 0; c < columns; c++)
@@ -171,7 +171,7 @@ py::object packed(bool plain, const py::array_t<int8_t, py::array::c_style>& w, 
   py::array_t<int8_t> blocks(padded(first + rows, kLanes) * groups * 4);
   py::array_t<int32_t> offsets(rows);
   std::fill_n(blocks.mutable_data(), blocks.size(), int8_t{0});
-  of.pack(w.data(), rows, columns, first, groups, blocks.mutable_data());
+  of.pack(w.data(), rows, columns, first, {groups, padded(first + rows, kLanes) / kLanes}, blocks.mutable_data());
   const bool good = of.offsets(w.data(), rows, columns, offsets.mutable_data());
   return good ? py::object(py::make_tuple(blocks, offsets)) : py::none();
 }
@@ -184,7 +184,7 @@ double multiply_adds_a_second(const std::string& isa, size_t rows, size_t out, s
   const std::vector<int8_t> weights(out * columns, 1);
   Matrix matrix(out, columns);
   matrix.put(0, {weights.data(), std::vector<float>(out, 1.0f)}, out);
-  const size_t stride = matrix.view().groups * 4;
+  const size_t stride = matrix.view().places.groups * 4;
   Aligned<uint8_t> codes((rows + kRowsAhead) * stride);
   Aligned<int32_t> found(rows * matrix.blocks() * kLanes);
   const Product product{matrix.view(), 0, matrix.blocks(), codes.data(), stride, nullptr, rows, nullptr, nullptr,

@@ -113,7 +113,7 @@ void Calibration::fit(const Linear& linear, Reader& arrays, Scratch& scratch) {
       arrays.floats(keys.shift, part.rows, scratch.shift.data());
       loops().shift(scratch.shift.data(), part.rows, &out.bias[first]);
     }
-    loops().pack(b, part.rows, shape.rank, first, rank / 4, out.b.data());
+    loops().pack(b, part.rows, shape.rank, first, {rank / 4, matrix.blocks()}, out.b.data());
   }
   out.finish = linear.bare;  // where the task changes nothing, all tasks read the same numbers
   const auto same = [&](const Aligned<float>& own, const float* base) {

@@ -1,9 +1,10 @@
 // What each set of instructions provides, and which of them this CPU has.
 //
 // A matrix [N, K] of bytes is packed once for all of them: blocks of 16 rows, in each block groups of 4
-// columns, 64 bytes a group: [N / 16][K / 4][16 rows][4 columns].  N is filled up to a multiple of 16 and K to
-// one of 64 with zeros.  AVX-512 reads a group as one register, AVX2 as two, NEON as four, and AMX sixteen of
-// them as one tile.
+// columns, 64 bytes a group.  Four blocks lie abreast, their groups take turns, so that what is read together
+// lies together: [N / 64][K / 4][4 blocks][16 rows][4 columns].  N is filled up to a multiple of 16 and K to
+// one of 64 with zeros; of the last blocks fewer may lie abreast.  AVX-512 reads a group as one register, AVX2
+// as two, NEON as four, and AMX sixteen of a block as one tile.
 #pragma once
 
 #include <cstddef>
@@ -13,14 +14,28 @@ namespace edgeseq {
 
 constexpr size_t kLanes = 16;   // rows a block
 constexpr size_t kDepth = 64;   // what K is a multiple of
+constexpr size_t kAbreast = 4;  // blocks whose groups take turns
 constexpr size_t kRowsAhead = 32;  // rows of codes that may be read (never used) after the last
 
 constexpr size_t padded(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
+// Where in memory a matrix's groups are.
+struct Places {
+  size_t groups, blocks;
+
+  // The first group of a block, in bytes.
+  size_t at(size_t block) const { return (block / kAbreast * kAbreast * groups + block % kAbreast) * 64; }
+  // From a block's group to its next, in bytes.
+  size_t step(size_t block) const {
+    const size_t left = blocks - block / kAbreast * kAbreast;
+    return (left < kAbreast ? left : kAbreast) * 64;
+  }
+};
+
 struct PackedView {
   const int8_t* values;   // aligned to 64 bytes
   const int32_t* offset;  // -128 * the sum of each row's weights
-  size_t groups;          // of 4 columns
+  Places places;
 };
 
 // What makes numbers of a task's sums: y = sum * x_scale * scale + bias, and B u of its low-rank part where

@@ -12,7 +12,9 @@ using edgeseq::Attention;
 using edgeseq::Best;
 using edgeseq::Few;
 using edgeseq::Finish;
+using edgeseq::kAbreast;
 using edgeseq::kLanes;
+using edgeseq::Places;
 using edgeseq::LowScale;
 using edgeseq::Mode;
 using edgeseq::Product;
@@ -128,7 +130,8 @@ struct Finisher {
         if (own.low) __builtin_prefetch(own.low_scale + at + b);
       }
       if (own.low)
-        for (size_t b = 0; b < blocks * own.rank * kLanes; b += 64) __builtin_prefetch(own.low + at * own.rank + b);
+        for (size_t b = 0; b < blocks * own.rank * kLanes; b += 64)
+          __builtin_prefetch(own.low + low_places(own).at(block) + b);
     }
   }
 
@@ -239,18 +242,21 @@ struct Finisher {
     for (; r < count; r++) some(std::integral_constant<size_t, 1>(), r);
   }
 
+  EDGESEQ_INLINE Places low_places(const Finish& own) const { return {own.rank / 4, p.matrix.places.blocks}; }
+
   // B u of R rows to a block's numbers: what they share of B is read once.
   template <size_t R>
   EDGESEQ_INLINE void add_low(const Finish& own, size_t row, size_t block, F (&made)[R]) const {
     const size_t part = own.part_of_block[block], stride = p.low->stride;
     const uint8_t* u = p.low->codes + row * stride + part * own.rank;
     const LowScale* of_u = p.low->scale + row * p.low->parts + part;
-    const int8_t* w = own.low + block * own.rank * kLanes;
+    const size_t step = low_places(own).step(block);
+    const int8_t* w = own.low + low_places(own).at(block);
     const F low_scale = load(own.low_scale + block * kLanes);
     I more[R];
     repeat<R>([&](auto r) EDGESEQ_LAMBDA { more[r] = all(of_u[r * p.low->parts].start); });
-    for (size_t i = 0; i < own.rank; i += 4) {
-      const W column = weights(w + i * kLanes);
+    for (size_t i = 0; i < own.rank; i += 4, w += step) {
+      const W column = weights(w);
       repeat<R>([&](auto r) EDGESEQ_LAMBDA { more[r] = dot_low(more[r], shared(u + r * stride + i), column); });
     }
     repeat<R>([&](auto r) EDGESEQ_LAMBDA {
@@ -302,8 +308,10 @@ template <size_t R, size_t B, class Done>
 EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const int32_t (&negatives)[R], Ahead& ahead,
                          const Done& done) {
   constexpr size_t S = turns(R * B);
-  const size_t stride = p.matrix.groups * 64, x_stride = p.x_stride;
-  const int8_t* w = p.matrix.values + block * stride;
+  static_assert(B <= kAbreast || B % kAbreast == 0, "blocks of a tile lie abreast, or all that do are its");
+  const Places& places = p.matrix.places;
+  const size_t step = places.step(block), next = places.groups * kAbreast * 64, x_stride = p.x_stride;
+  const int8_t* w = p.matrix.values + places.at(block);
   const uint8_t* x = p.x + row * x_stride;
   if constexpr (R > 1) done.expect(row, R, block, B);
   I sums[R][B][S];
@@ -313,11 +321,14 @@ EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const int32
       repeat<S>([&](auto s) EDGESEQ_LAMBDA { sums[r][b][s] = s ? none() : first; });
     });
   });
-  for (size_t g = 0; g < p.matrix.groups; g += S, w += 64 * S, x += 4 * S) {
+  for (size_t g = 0; g < places.groups; g += S, w += step * S, x += 4 * S) {
     if constexpr (R > 2) ahead();
     repeat<S>([&](auto s) EDGESEQ_LAMBDA {
       W column[B];
-      repeat<B>([&](auto b) EDGESEQ_LAMBDA { column[b] = weights(w + b * stride + 64 * s); });
+      repeat<B>([&](auto b) EDGESEQ_LAMBDA {
+        column[b] = weights(w + b / kAbreast * next + b % kAbreast * 64 + s * step);
+        if constexpr (R > 1) keep(column[b]);
+      });
       repeat<R>([&](auto r) EDGESEQ_LAMBDA {
         const X four = shared(x + r * x_stride + 4 * s);
         repeat<B>([&](auto b) EDGESEQ_LAMBDA { sums[r][b][s] = dot(sums[r][b][s], four, column[b]); });
@@ -346,15 +357,24 @@ EDGESEQ_INLINE void tile(const Product& p, size_t row, size_t block, const int32
 template <size_t R, class Done>
 __attribute__((noinline)) void strip(const Product& p, size_t row, size_t block, size_t last, Ahead ahead,
                                      const Done& done) {
-  constexpr size_t wide = R <= 2 ? kWideBlocks : kTileBlocks;  // few rows need more sums in flight
+  constexpr size_t wide = R <= kFewRows ? kWideBlocks : kTileBlocks;  // few rows need more sums in flight
   int32_t negatives[R];
-  for (size_t r = 0; r < R; r++) negatives[r] = of_negatives(p.x + (row + r) * p.x_stride, p.matrix.groups * 4);
-  for (; block + wide <= last; block += wide) tile<R, wide>(p, row, block, negatives, ahead, done);
-  if constexpr (wide > 4)
-    for (; block + 4 <= last; block += 4) tile<R, 4>(p, row, block, negatives, ahead, done);
-  if constexpr (wide > 2)
-    for (; block + 2 <= last; block += 2) tile<R, 2>(p, row, block, negatives, ahead, done);
-  for (; block < last; block++) tile<R, 1>(p, row, block, negatives, ahead, done);
+  for (size_t r = 0; r < R; r++) negatives[r] = of_negatives(p.x + (row + r) * p.x_stride, p.matrix.places.groups * 4);
+  const auto made = [&](auto blocks) EDGESEQ_LAMBDA {
+    constexpr size_t B = blocks;
+    if (block + B > last || (B > kAbreast ? block % kAbreast : (block % kAbreast + B - 1) / kAbreast)) return false;
+    tile<R, B>(p, row, block, negatives, ahead, done);
+    block += B;
+    return true;
+  };
+  while (block < last) {
+    if (made(std::integral_constant<size_t, wide>())) continue;
+    if constexpr (wide > 4)
+      if (made(std::integral_constant<size_t, 4>())) continue;
+    if constexpr (wide > 2)
+      if (made(std::integral_constant<size_t, 2>())) continue;
+    if constexpr (wide > 1) made(std::integral_constant<size_t, 1>());
+  }
 }
 
 // Rows in strips, as even as they go: 8 rows are two strips of 4 rather than 6 and 2.  All strips have their turn
@@ -364,18 +384,19 @@ template <class Done>
 void in_strips(const Product& p, const Done& done) {
   if (!p.rows) return;
   constexpr size_t panel_bytes = 128 << 10;
-  const size_t strips = (p.rows + kTileRows - 1) / kTileRows, block_bytes = p.matrix.groups * 64;
+  const size_t groups = p.matrix.places.groups, block_bytes = groups * 64;
+  const size_t strips = (p.rows + kTileRows - 1) / kTileRows;
   const size_t fewest = p.rows / strips, more = p.rows - fewest * strips;
   size_t panel = p.last_block - p.first_block;
   if (strips > 1 && panel * block_bytes > 2 * panel_bytes) {
-    const size_t tiles = panel_bytes / (kTileBlocks * block_bytes);
-    panel = kTileBlocks * (tiles ? tiles : 1);
+    const size_t abreast = panel_bytes / (kAbreast * block_bytes);
+    panel = kAbreast * (abreast ? abreast : 1);
   }
   for (size_t first = p.first_block, last; first < p.last_block; first = last) {
     last = first + panel < p.last_block ? first + panel : p.last_block;
     const size_t left = p.last_block - last, next = left < panel ? left : panel;
-    const size_t lines = next ? next * p.matrix.groups : p.then_bytes / 64;
-    const size_t most = (last - first) * p.matrix.groups / kTileBlocks;  // that a strip asks for
+    const size_t lines = next ? next * groups : p.then_bytes / 64;
+    const size_t most = (last - first) * groups / kTileBlocks;  // that a strip asks for
     const size_t share = (lines / strips < most ? lines / strips : most) * 64;
     Ahead ahead{p.matrix.values, lines ? 64u : 0u};
     if (lines) ahead.at = next ? p.matrix.values + last * block_bytes : p.then;

@@ -68,6 +68,8 @@ using X = __m512i;
 EDGESEQ_INLINE I none() { return _mm512_setzero_si512(); }
 EDGESEQ_INLINE I start(const int32_t* offset, int32_t) { return _mm512_loadu_si512(offset); }
 EDGESEQ_INLINE W weights(const int8_t* p) { return _mm512_load_si512(p); }
+// Keeps weights that several rows want in a register: compilers read memory again for each row.
+EDGESEQ_INLINE void keep(W& w) { asm("" : "+v"(w)); }
 EDGESEQ_INLINE X shared(const uint8_t* p) {
   int32_t four;
   std::memcpy(&four, p, 4);
@@ -141,7 +143,7 @@ EDGESEQ_INLINE void transpose(const float* from, size_t stride, size_t rows, flo
   });
 }
 
-constexpr size_t kTileRows = 6, kTileBlocks = 4, kWideBlocks = 8;  // 32 registers
+constexpr size_t kTileRows = 6, kTileBlocks = 4, kFewRows = 2, kWideBlocks = 8;  // 32 registers
 constexpr size_t kQueries = 4, kKeys = 8, kMixBlocks = 8, kSumsInFlight = 8;
 
 #elif defined(__AVX2__)
@@ -284,7 +286,7 @@ constexpr size_t kTileRows = 4, kTileBlocks = 1;  // 16 registers
 #else
 constexpr size_t kTileRows = 2, kTileBlocks = 2;  // a magnitude serves two blocks
 #endif
-constexpr size_t kWideBlocks = 2, kQueries = 2, kKeys = 2, kMixBlocks = 4, kSumsInFlight = 4;
+constexpr size_t kFewRows = 2, kWideBlocks = 2, kQueries = 2, kKeys = 2, kMixBlocks = 4, kSumsInFlight = 4;
 
 #elif defined(__ARM_NEON) && defined(__ARM_FEATURE_DOTPROD)
 
@@ -371,7 +373,7 @@ EDGESEQ_INLINE float largest(F a) {
   return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a.v[1]), vmaxq_f32(a.v[2], a.v[3])));
 }
 
-constexpr size_t kTileRows = 4, kTileBlocks = 1, kWideBlocks = 4, kQueries = 2, kKeys = 2;  // 32 registers
+constexpr size_t kTileRows = 4, kTileBlocks = 1, kFewRows = 2, kWideBlocks = 4, kQueries = 2, kKeys = 2;  // 32 registers
 constexpr size_t kMixBlocks = 4, kSumsInFlight = 4;
 
 #else  // plain C++, in loops of fixed length that compilers turn into what the CPU has
@@ -469,7 +471,7 @@ EDGESEQ_INLINE float largest(F a) {
   return top;
 }
 
-constexpr size_t kTileRows = 1, kTileBlocks = 1, kWideBlocks = 1;
+constexpr size_t kTileRows = 1, kTileBlocks = 1, kFewRows = 1, kWideBlocks = 1;
 constexpr size_t kQueries = 1, kKeys = 1, kMixBlocks = 1, kSumsInFlight = 1;
 
 #endif
@@ -507,6 +509,11 @@ EDGESEQ_INLINE void transpose(const float* from, size_t stride, size_t rows, flo
 #if !defined(__AVX512F__) && !defined(__AVX2__)  // where codes are signed anyway, and sums begin at nothing
 EDGESEQ_INLINE I dot_low(I sum, X x, const W& w) { return dot(sum, x, w); }
 EDGESEQ_INLINE I all(int32_t) { return none(); }
+#endif
+
+#if !defined(__AVX512F__)
+template <class Any>
+EDGESEQ_INLINE void keep(Any&) {}
 #endif
 
 #if !defined(__AVX2__) || defined(__AVX512F__) || defined(__AVXVNNI__)  // where a code's sign is no matter

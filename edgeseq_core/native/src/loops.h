@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels.h"
+
 namespace edgeseq {
 
 struct Seen {
@@ -16,8 +18,8 @@ struct Seen {
 struct Loops {
   // `count` fp16 numbers, which need not be aligned; false where one of them is not finite.
   bool (*widen)(const char* from, size_t count, float* out);
-  // `count` rows, the first of them row `first` of blocks (`kernels.h`) that have `groups` of 4 columns.
-  void (*pack)(const int8_t* rows, size_t count, size_t columns, size_t first, size_t groups, int8_t* blocks);
+  // `count` rows, the first of them row `first` of a matrix (`kernels.h`).
+  void (*pack)(const int8_t* rows, size_t count, size_t columns, size_t first, const Places&, int8_t* values);
   // -128 * the sum of each row; false where a value is -128, which no symmetric int8 has.
   bool (*offsets)(const int8_t* rows, size_t count, size_t columns, int32_t* out);
   // Adds to all values; what they were before.

@@ -92,8 +92,8 @@ class Matrix {
   Matrix(size_t rows, size_t columns, Arena* arena = nullptr)
       : rows_(rows),
         columns_(columns),
-        groups_(padded(columns, kDepth) / 4),
-        values_(padded(rows, kLanes) * groups_ * 4, arena),
+        places_{padded(columns, kDepth) / 4, padded(rows, kLanes) / kLanes},
+        values_(places_.blocks * places_.groups * 64, arena),
         offset_(padded(rows, kLanes), arena),
         scale_(padded(rows, kLanes), arena) {
     if (arena) values_.clear(), offset_.clear(), scale_.clear();
@@ -112,7 +112,7 @@ class Matrix {
 
   // Rows from the `first` on, without their scales.  Throws Misfit.
   void put(size_t first, const int8_t* values, size_t count) {
-    loops().pack(values, count, columns_, first, groups_, values_.data());
+    loops().pack(values, count, columns_, first, places_, values_.data());
     if (!loops().offsets(values, count, columns_, &offset_[first])) no_symmetric_int8();
   }
 
@@ -121,37 +121,38 @@ class Matrix {
   // y += row * factor, [columns], a multiple of 4.
   void add_row(size_t row, float factor, float* y) const {
     const float scale = scale_[row] * factor;
-    const int8_t* group = &values_[place(row, 0)];
-    for (size_t c = 0; c < columns_; c += 4, group += 64)
+    const int8_t* group = &values_[place(row)];
+    for (size_t c = 0, step = places_.step(row / kLanes); c < columns_; c += 4, group += step)
       for (size_t i = 0; i < 4; i++) y[c + i] += scale * static_cast<float>(group[i]);
   }
 
   // The values of a row as codes of activations, whose zero is `zero`.
   void read_codes(size_t row, int zero, uint8_t* codes) const {
-    const int8_t* group = &values_[place(row, 0)];
-    for (size_t c = 0; c < columns_; c++) codes[c] = static_cast<uint8_t>(group[c / 4 * 64 + c % 4] + zero);
+    const int8_t* group = &values_[place(row)];
+    const size_t step = places_.step(row / kLanes);
+    for (size_t c = 0; c < columns_; c++) codes[c] = static_cast<uint8_t>(group[c / 4 * step + c % 4] + zero);
   }
 
   // Asks for rows [first, end), which are read next.
   void prefetch(size_t first, size_t end) const {
-    const int8_t* last = &values_[place(padded(end, kLanes), 0)];
-    for (const int8_t* at = &values_[place(first / kLanes * kLanes, 0)]; at < last; at += 64) __builtin_prefetch(at);
+    for (size_t block = first / kLanes; block < padded(end, kLanes) / kLanes; block++)
+      for (size_t g = 0, at = places_.at(block); g < places_.groups; g++, at += places_.step(block))
+        __builtin_prefetch(&values_[at]);
   }
 
-  PackedView view() const { return {values_.data(), offset_.data(), groups_}; }
+  PackedView view() const { return {values_.data(), offset_.data(), places_}; }
   size_t weight_bytes() const { return values_.bytes(); }
   size_t rows() const { return rows_; }
   size_t columns() const { return columns_; }
-  size_t blocks() const { return padded(rows_, kLanes) / kLanes; }
+  size_t blocks() const { return places_.blocks; }
   const Aligned<float>& scale() const { return scale_; }
   size_t bytes() const { return values_.bytes() + offset_.bytes() + scale_.bytes(); }
 
  private:
-  size_t place(size_t row, size_t column) const {
-    return (row / kLanes * groups_ + column / 4) * 64 + row % kLanes * 4 + column % 4;
-  }
+  size_t place(size_t row) const { return places_.at(row / kLanes) + row % kLanes * 4; }
 
-  size_t rows_ = 0, columns_ = 0, groups_ = 0;
+  size_t rows_ = 0, columns_ = 0;
+  Places places_{};
   Aligned<int8_t> values_;
   Aligned<int32_t> offset_;
   Aligned<float> scale_;

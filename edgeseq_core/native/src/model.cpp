@@ -210,7 +210,7 @@ Linear Model::linear(Reader& arrays, const std::string& site, const Matrix& matr
   out.bare.scale = matrix.scale().data();
   out.bare.bias = out.bias.data();
   widest_ = std::max(widest_, matrix.blocks() * kLanes);
-  deepest_ = std::max(deepest_, matrix.view().groups * 4);
+  deepest_ = std::max(deepest_, matrix.view().places.groups * 4);
   return out;
 }
 
