@@ -286,7 +286,7 @@ constexpr size_t kTileRows = 4, kTileBlocks = 1;  // 16 registers
 #else
 constexpr size_t kTileRows = 2, kTileBlocks = 2;  // a magnitude serves two blocks
 #endif
-constexpr size_t kFewRows = 2, kWideBlocks = 2, kQueries = 2, kKeys = 2, kMixBlocks = 4, kSumsInFlight = 4;
+constexpr size_t kFewRows = 1, kWideBlocks = 4, kQueries = 2, kKeys = 2, kMixBlocks = 4, kSumsInFlight = 4;
 
 #elif defined(__ARM_NEON) && defined(__ARM_FEATURE_DOTPROD)
 
