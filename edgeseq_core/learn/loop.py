@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 from edgeseq_core.clock import Clock
-from edgeseq_core.engine import PairRow, Score
-from edgeseq_core.errors import FencedError, SnapshotError, StateVersionError
+from edgeseq_core.errors import FencedError, StateVersionError
 from edgeseq_core.keys import partition_of
+from edgeseq_core.learn.contest import IDENTITY, Contender, Contest, Standing
 from edgeseq_core.learn.example import Example, read_example
 from edgeseq_core.learn.held_out import HeldOut
 from edgeseq_core.learn.learner import StepReport, TaskLearner
@@ -27,18 +27,14 @@ from edgeseq_core.model.base import Base
 from edgeseq_core.model.source_encoder import CachingEncoder
 from edgeseq_core.replay.buffer import Move, ReplayBuffer, StepCommit, StoredPair
 from edgeseq_core.settings import EngineChoice, LearningSettings
-from edgeseq_core.snapshots.gate import SINCE_DRIFT, Gate, summary
 from edgeseq_core.snapshots.manifest import (
     GateReport,
     SnapshotManifest,
     SnapshotRecord,
     payload_digest,
 )
-from edgeseq_core.snapshots.registry import Offer, SnapshotRegistry, TaskStatus
+from edgeseq_core.snapshots.registry import Offer, SnapshotRegistry
 
-CANDIDATE = "candidate"  # slots of the loop's own engine; a rival's is its snapshot id
-ALTERNATIVE = "alternative"
-IDENTITY = "identity"
 MAX_OPEN_TASKS = 64  # in memory, about 3 MB each at d_model 128
 MAX_ARRIVALS = 4_096  # arrival times a snapshot lists, for the freshness metric
 
@@ -73,19 +69,6 @@ class Observer(Protocol):
 
 
 @dataclass
-class _Rival:
-    """A snapshot in the loop's engine, and what it scored on the pairs that are held out now."""
-
-    snapshot_id: str | None  # None: the bare base
-    foreign: bool = False  # of another base, or to be forgotten: the bare base stands for it
-    scores: dict[str, Score] = field(default_factory=dict)  # by pair key
-
-    @property
-    def slot(self) -> str:
-        return IDENTITY if self.foreign or self.snapshot_id is None else self.snapshot_id
-
-
-@dataclass
 class _Task:
     """A task that this loop has opened: its learner and what the store confirmed."""
 
@@ -93,8 +76,7 @@ class _Task:
     branch: int
     step: int
     last_step: int
-    champion: _Rival
-    reference: _Rival  # the best recent champion: the one that candidates are compared with
+    standing: Standing
     held_out: HeldOut
     arrivals: list[int] = field(default_factory=list)  # of pairs no champion has learnt yet
     offered_at: float = 0.0  # monotonic seconds
@@ -129,15 +111,8 @@ class LearnerLoop:
         self._observer, self._gates = observer, gates
         self._encoder = CachingEncoder(base, calibrated_layers=config.encoder_layers)
         self._study = study_on(base, self._config, self._encoder)
-        self._engine = serving_engine(base, self._encoder, engine)
-        self._gate = Gate(
-            loss_clip=config.gate_loss_clip,
-            loss_slack=config.gate_loss_slack,
-            answer_slack=config.gate_answer_slack,
-            exact_slack=config.gate_exact_slack,
-            drift_gain=config.gate_drift_gain,
-            min_pairs=config.gate_min_pairs,
-        )
+        scores = serving_engine(base, self._encoder, engine)
+        self._contest = Contest(scores, registry, base.digest, self._config)
         self._epochs = {p: buffer.acquire("learner", p) for p in self._partitions}
         self._open: dict[str, _Task] = {}
         self._order: deque[str] = deque()
@@ -298,8 +273,7 @@ class LearnerLoop:
         """Offer a task's present state, or its alternative, under a verdict that was reached before."""
         task = self._opened(name)
         payload = (task.learner.alternative() if alternative else None) or task.learner.payload()
-        rival = _Rival(CANDIDATE)
-        return self._submit(name, task, payload, report, rival, alternative=alternative)
+        return self._submit(name, task, Contender(payload, report, alternative))
 
     def follow(self, name: str, snapshot_id: str | None) -> None:
         """Let a task's strategy look at the champion that it looked at before, whatever serves now."""
@@ -317,7 +291,7 @@ class LearnerLoop:
         learner.progress.parent, learner.progress.step = task.step, step
         task.learner = learner
         self._commit(name, task, step, [], fresh=[], held=[], released=[])
-        return self._submit(name, task, learner.payload(), report, _Rival(CANDIDATE))
+        return self._submit(name, task, Contender(learner.payload(), report))
 
     def reopen(self, name: str) -> None:
         """Forget what this loop knows of a task; its next turn reads the store."""
@@ -367,57 +341,18 @@ class LearnerLoop:
         task.checkpoint_digest = hashlib.sha256(checkpoint).hexdigest()
 
     def _offer(self, name: str, task: _Task, learned: Sequence[Example]) -> GateEvent:
-        """Quantize, score against the reference, and put candidate and verdict into the registry."""
-        payload, candidate = task.learner.payload(), _Rival(CANDIDATE)
-        alternative = False
-        try:
-            self._engine.swap(CANDIDATE, CANDIDATE, payload)
-            better = self._alternative(task, candidate)
-            if better:
-                alternative, (payload, candidate) = True, better
-        except SnapshotError as error:  # what the serving engine refuses, as numbers that are none
-            reference = task.reference.snapshot_id
-            report = GateReport(
-                verdict="hold", reasons=(str(error),), leads=False, reference_id=reference
-            )
-        else:
-            report = self._judge(task, candidate, learned)
-        return self._submit(name, task, payload, report, candidate, alternative=alternative)
+        """Put the candidate and its verdict into the registry."""
+        made = self._contest.judge(task.learner, task.held_out, task.standing, learned)
+        return self._submit(name, task, made)
 
-    def _alternative(self, task: _Task, candidate: _Rival) -> tuple[bytes, _Rival] | None:
-        """What the strategy would rather offer, if its held-out loss is no larger than the candidate's."""
-        payload, held_out = task.learner.alternative(), task.held_out
-        drift = held_out.is_mixed(task.learner)
-        held = {e.key: e for e in (held_out.since_drift(task.learner) if drift else held_out.all)}
-        if payload is None or not held:
-            return None
-        rival = _Rival(ALTERNATIVE)
-        try:
-            self._engine.swap(ALTERNATIVE, ALTERNATIVE, payload)
-        except SnapshotError:
-            return None
-        losses = []
-        for one in (candidate, rival):
-            self._measure(one, held)
-            losses.append(self._gate.loss(list(one.scores.values())))
-        return (payload, rival) if losses[1] <= losses[0] else None
-
-    def _submit(
-        self,
-        name: str,
-        task: _Task,
-        payload: bytes,
-        report: GateReport,
-        candidate: _Rival,
-        *,
-        alternative: bool = False,
-    ) -> GateEvent:
+    def _submit(self, name: str, task: _Task, made: Contender) -> GateEvent:
         """Manifest, journal line and bytes into the registry, in one step."""
+        payload, report = made.payload, made.report
         learner, now_ms = task.learner, self._clock.wall_ms()
         manifest = SnapshotManifest(
             task=name,
             base=self._base.digest,
-            parent=task.champion.snapshot_id,
+            parent=task.standing.champion.snapshot_id,
             step=task.step,
             positions=dict(learner.progress.positions),
             payload_digest=payload_digest(payload),
@@ -437,7 +372,7 @@ class LearnerLoop:
             "reference": report.reference_id,
             "leads": report.leads,
         }
-        if alternative:
+        if made.alternative:
             line["alternative"] = True
         serves = self._registry.offer(
             Offer(
@@ -446,7 +381,7 @@ class LearnerLoop:
                 branch=task.branch,
                 record=record,
                 payload=payload,
-                expected_champion=task.champion.snapshot_id,
+                expected_champion=task.standing.champion.snapshot_id,
                 journal=json.dumps(line, separators=(",", ":")),
                 reference=report.reference_id,
             )
@@ -454,52 +389,10 @@ class LearnerLoop:
         task.offered_at = self._clock.monotonic()
         self._anew.pop(name, None)
         if serves:
-            champion = _Rival(manifest.snapshot_id, scores=candidate.scores)
-            self._engine.swap(champion.slot, champion.slot, payload)
-            learner.follow(champion.slot, payload)
-            self._succeed(task, champion, leads=report.leads)
+            self._contest.succeed(task.standing, manifest.snapshot_id, made)
+            learner.follow(manifest.snapshot_id, payload)
+            task.arrivals = []
         return GateEvent(manifest.snapshot_id, report, serves)
-
-    def _succeed(self, task: _Task, champion: _Rival, *, leads: bool) -> None:
-        """A new champion; one that leads is the next reference, and what no one needs is let go."""
-        before = {task.champion.slot, task.reference.slot}
-        task.champion, task.arrivals = champion, []
-        if leads:
-            task.reference = champion
-        for slot in before - {task.champion.slot, task.reference.slot, IDENTITY}:
-            self._engine.drop(slot)
-
-    def _judge(self, task: _Task, candidate: _Rival, learned: Sequence[Example]) -> GateReport:
-        held_out = task.held_out
-        sets: dict[str, list[Example]] = {
-            "recent": list(held_out.recent),
-            "probe": list(held_out.probe),
-        }
-        if len(held_out.recent) < self._config.gate_min_pairs:
-            sets["learnt"] = list(learned)
-        drift = task.held_out.is_mixed(task.learner)
-        if drift:
-            sets[SINCE_DRIFT] = held_out.since_drift(task.learner)
-        sets = {kind: examples for kind, examples in sets.items() if examples}
-        for rival in (candidate, task.reference, task.champion):
-            self._measure(rival, {e.key: e for examples in sets.values() for e in examples})
-        scored = [
-            {kind: [rival.scores[e.key] for e in examples] for kind, examples in sets.items()}
-            for rival in (candidate, task.reference, task.champion)
-        ]
-        report = self._gate.decide(scored[0], scored[1], drift=drift)
-        champion = {kind: summary(scores) for kind, scores in scored[2].items()}
-        return report.model_copy(
-            update={"champion": champion, "reference_id": task.reference.snapshot_id}
-        )
-
-    def _measure(self, rival: _Rival, held: Mapping[str, Example]) -> None:
-        """Score what a rival has not been scored on, and forget pairs that are held out no more."""
-        unknown = [key for key in held if key not in rival.scores]
-        rows = [PairRow(rival.slot, held[key].source, held[key].target) for key in unknown]
-        made = self._engine.score(rows) if rows else []
-        rival.scores |= dict(zip(unknown, made, strict=True))
-        rival.scores = {key: rival.scores[key] for key in held}
 
     # --- opening a task ----------------------------------------------------------------------------
 
@@ -510,8 +403,8 @@ class LearnerLoop:
                 name
             )  # the order of the dictionary is the order of use
             return self._open[name]
-        if self._engine.snapshot_id(IDENTITY) is None:
-            self._engine.swap(IDENTITY, IDENTITY, self.identity_payload())
+        if self._contest.engine.snapshot_id(IDENTITY) is None:
+            self._contest.engine.swap(IDENTITY, IDENTITY, self.identity_payload())
         state, status = self._buffer.state(name), self._registry.status(name)
         if status.base not in (None, self._base.digest):
             raise StateVersionError(
@@ -524,11 +417,9 @@ class LearnerLoop:
             learner = TaskLearner.from_checkpoint(
                 state.checkpoint, self._base, name, self._config, self._study
             )
-        champion, reference = self._rivals(name, status, learner)
+        standing = self._contest.enter(name, status, learner)
         held_out = HeldOut(self._config)
-        task = _Task(
-            learner, state.branch, state.step, state.last_step, champion, reference, held_out
-        )
+        task = _Task(learner, state.branch, state.step, state.last_step, standing, held_out)
         if state.checkpoint is not None:
             task.checkpoint_digest = hashlib.sha256(state.checkpoint).hexdigest()
         held_out.recent.extend(self._example(pair) for pair in self._buffer.read(name, "recent"))
@@ -555,37 +446,11 @@ class LearnerLoop:
                 positions[example.topic] = f"{log}|{example.offset + 1}"
         return positions
 
-    def _rivals(self, name: str, status: TaskStatus, learner: TaskLearner) -> tuple[_Rival, _Rival]:
-        """Champion and reference of a task as the registry has them, ready in the engine."""
-        if (serving := status.champion) is None:
-            return (bare := _Rival(None)), bare
-        record = self._registry.record(name, serving)
-        if status.purging or record.manifest.base != self._base.digest:
-            return _Rival(serving, foreign=True), _Rival(None)
-        champion = _Rival(serving)
-        payload = self._registry.payload(record.manifest)
-        self._engine.swap(serving, serving, payload)
-        learner.follow(serving, payload)
-        gate = record.gate
-        # A person's choice stands for itself; so does a champion that led when it was offered.
-        if gate is None or gate.verdict == "hold" or gate.leads or gate.reference_id is None:
-            return champion, champion
-        before = self._registry.record(name, gate.reference_id)
-        try:
-            payload = self._registry.payload(before.manifest)
-        except SnapshotError:  # its bytes are not kept any more
-            return champion, champion
-        if before.manifest.base != self._base.digest:
-            return champion, champion
-        self._engine.swap(gate.reference_id, gate.reference_id, payload)
-        return champion, _Rival(gate.reference_id)
-
     def _close(self, name: str) -> None:
         """Let a task go; all that matters of it is in the store."""
         task = self._open.pop(name, None)
         if task is not None:
-            for slot in {task.champion.slot, task.reference.slot} - {IDENTITY}:
-                self._engine.drop(slot)
+            self._contest.leave(task.standing)
 
     def _forget_sources(self) -> None:
         self._study.forget()

@@ -99,9 +99,12 @@ def _print(
     elif sys.stdout.isatty():
         _print_live(progress, train, held_out)
     else:
-        for one in progress:
-            if one.held_out_accuracy is not None:
-                say(_sentence(one))
+        last: OfflineProgress | None = None
+        for last in progress:
+            if last.held_out_accuracy is not None:
+                say(_sentence(last))
+        if last is not None and not held_out:  # a few pairs, none of which the rule holds out
+            say(_sentence(last))
 
 
 def _print_live(progress: Iterator[OfflineProgress], train: int, held_out: int) -> None:

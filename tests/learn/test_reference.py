@@ -29,7 +29,7 @@ def succeed(learner: Learner, *, leads: bool) -> str:
     learner.loop._gates = False
     learner.learn()
     learner.loop._gates = True
-    reference = learner.loop._open[TASK].reference.snapshot_id
+    reference = learner.loop._open[TASK].standing.reference.snapshot_id
     report = GateReport(verdict="promote", reasons=("",), leads=leads, reference_id=reference)
     event = learner.loop.submit_as(TASK, report)
     assert event.serves
@@ -42,14 +42,17 @@ def test_a_champion_that_leads_is_the_next_reference_and_others_are_not(base: Ba
     for _ in range(3):
         later = succeed(learner, leads=False)
         task = learner.loop._open[TASK]
-        assert task.champion.snapshot_id == later != best
-        assert task.reference.snapshot_id == best
+        assert task.standing.champion.snapshot_id == later != best
+        assert task.standing.reference.snapshot_id == best
     learner.restart()
     task = opened(learner)
-    assert (task.champion.snapshot_id, task.reference.snapshot_id) == (later, best)
+    assert (task.standing.champion.snapshot_id, task.standing.reference.snapshot_id) == (
+        later,
+        best,
+    )
     newest = succeed(learner, leads=True)
-    assert learner.loop._open[TASK].reference.snapshot_id == newest
-    assert learner.loop._engine.snapshot_id(best) is None
+    assert learner.loop._open[TASK].standing.reference.snapshot_id == newest
+    assert learner.loop._contest.engine.snapshot_id(best) is None
 
 
 def test_without_its_bytes_the_champion_takes_the_reference_s_place(base: Base) -> None:
@@ -58,8 +61,8 @@ def test_without_its_bytes_the_champion_takes_the_reference_s_place(base: Base) 
     later = succeed(learner, leads=False)
     del learner.buffer.memory.partition_of(TASK).task(TASK).payloads[best]
     task = opened(learner)
-    assert task.reference is task.champion
-    assert task.champion.snapshot_id == later
+    assert task.standing.reference is task.standing.champion
+    assert task.standing.champion.snapshot_id == later
 
 
 def test_a_snapshot_that_a_person_chose_is_its_own_reference(base: Base) -> None:
@@ -70,7 +73,7 @@ def test_a_snapshot_that_a_person_chose_is_its_own_reference(base: Base) -> None
         TASK, best, expected_champion=chosen, now_ms=0, journal='{"kind": "rollback"}'
     )
     task = opened(learner)
-    assert task.champion.snapshot_id == task.reference.snapshot_id == best
+    assert task.standing.champion.snapshot_id == task.standing.reference.snapshot_id == best
 
 
 def test_reports_show_reference_and_champion_apart(base: Base) -> None:

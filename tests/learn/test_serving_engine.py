@@ -71,10 +71,10 @@ def test_a_candidate_s_scores_are_those_that_the_serving_engine_gives_its_bytes(
     engine.swap(TASK, TASK, payload)
     held = task.held_out.all
     assert held
-    task.champion.scores = {}
-    learner.loop._measure(task.champion, {e.key: e for e in held})
+    task.standing.champion.scores = {}
+    learner.loop._contest._measure(task.standing.champion, {e.key: e for e in held})
     wanted = engine.score([PairRow(TASK, e.source, e.target) for e in held])
-    found = [task.champion.scores[e.key] for e in held]
+    found = [task.standing.champion.scores[e.key] for e in held]
     assert [one[1:] for one in found] == [one[1:] for one in wanted]
     assert [one.loss for one in found] == pytest.approx([one.loss for one in wanted], rel=1e-6)
 

@@ -32,14 +32,18 @@ def test_a_number_that_is_not_finite_is_found(plain: bool, at: int) -> None:
 
 
 @pytest.mark.parametrize("first", [0, 4, 5])
-@pytest.mark.parametrize(("rows", "columns"), [(24, 128), (101, 128), (40, 8), (9, 2), (3, 33), (1, 1)])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(24, 128), (101, 128), (40, 8), (9, 2), (3, 33), (1, 1)]
+)
 def test_rows_are_packed_and_summed(plain: bool, rows: int, columns: int, first: int) -> None:
     w = np.random.default_rng(rows).integers(-127, 128, (rows, columns), dtype=np.int8)
     blocks, offsets = native.packed(plain, w, first)
     full = np.zeros((-(-(first + rows) // LANES) * LANES, -(-columns // 4) * 4), np.int8)
     full[first : first + rows, :columns] = w
     groups = full.reshape(-1, LANES, full.shape[1] // 4, 4).swapaxes(1, 2)  # [block, group, 16, 4]
-    abreast = [groups[at : at + ABREAST].swapaxes(0, 1).ravel() for at in range(0, len(groups), ABREAST)]
+    abreast = [
+        groups[at : at + ABREAST].swapaxes(0, 1).ravel() for at in range(0, len(groups), ABREAST)
+    ]
     np.testing.assert_array_equal(blocks, np.concatenate(abreast))
     np.testing.assert_array_equal(offsets, -128 * w.sum(1, dtype=np.int32))
 
