@@ -14,9 +14,9 @@ using edgeseq::Few;
 using edgeseq::Finish;
 using edgeseq::kAbreast;
 using edgeseq::kLanes;
-using edgeseq::Places;
 using edgeseq::LowScale;
 using edgeseq::Mode;
+using edgeseq::Places;
 using edgeseq::Product;
 
 // --- numbers to codes ---------------------------------------------------------------------------------
