@@ -360,6 +360,7 @@ __attribute__((noinline)) void strip(const Product& p, size_t row, size_t block,
   constexpr size_t wide = R <= kFewRows ? kWideBlocks : kTileBlocks;  // few rows need more sums in flight
   int32_t negatives[R];
   for (size_t r = 0; r < R; r++) negatives[r] = of_negatives(p.x + (row + r) * p.x_stride, p.matrix.places.groups * 4);
+  // A tile of so many blocks comes next, if they lie abreast and are asked for.
   const auto made = [&](auto blocks) EDGESEQ_LAMBDA {
     constexpr size_t B = blocks;
     if (block + B > last || (B > kAbreast ? block % kAbreast : (block % kAbreast + B - 1) / kAbreast)) return false;
