@@ -140,7 +140,11 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="of the table")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=0.8, help="of a turn, or of a product")
-    parser.add_argument("--products", metavar="INSTRUCTIONS", help="compare single products")
+    parser.add_argument(
+        "--products",
+        choices=engine.instruction_sets() if engine else (),
+        help="compare single products",
+    )
     args = parser.parse_args()
     if not any((args.before / "edgeseq_core" / "native").glob("_engine*.so")):
         parser.error(
