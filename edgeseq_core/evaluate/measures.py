@@ -17,6 +17,7 @@ from typing import NamedTuple
 Matrix = Sequence[Sequence[float]]
 FADE = 0.995  # of a prequential score, an item: about the last 200 count
 RECOVERY_FADE = 0.98  # the last 50: a recovery is told to about so many items
+RECOVERY_WINDOW = 50  # items that tell it in hindsight
 RECOVERED = 0.9  # of the level before a drift
 
 
@@ -111,6 +112,26 @@ def items_to_recover(
     least = round(1 / (1 - fade))
     for items, score in enumerate(fading(hits[drift:], fade=fade), start=1):
         if items >= least and score >= level:
+            return items
+    return None
+
+
+def items_below(hits: Sequence[float], drift: int, *, window: int = RECOVERY_WINDOW) -> int | None:
+    """Items after a drift at ``drift`` that came before the level was back, told in hindsight.
+
+    Back is where the next ``window`` items are right as often as 90 % of the level before.  So, unlike
+    `items_to_recover`, it is 0 when nothing is lost, and does not count what a fading score looks back on.
+    None: not by the end.
+
+    >>> items_below([1] * 50 + [0] * 10 + [1] * 40, 50, window=10)
+    9
+    >>> items_below([1] * 100, 50), items_below([1] * 50 + [0] * 60, 50)
+    (0, None)
+    """
+    level = RECOVERED * fading(hits[:drift], fade=RECOVERY_FADE)[-1]
+    after = hits[drift:]
+    for items in range(len(after) - window + 1):
+        if fmean(after[items : items + window]) >= level:
             return items
     return None
 

@@ -16,6 +16,7 @@ from edgeseq_core.evaluate.measures import (
     fading,
     forgetting,
     forward_transfer,
+    items_below,
     items_to_recover,
     over_seeds,
     worst_drop,
@@ -37,18 +38,21 @@ def _after_phases(of: Callable[[Cell], float]) -> Callable[[Cell, Stream], float
     return lambda cell, _: of(cell) if cell.online and len(cell.matrix) > 1 else None
 
 
-def _recovery(cell: Cell, stream: Stream) -> float | None:
-    """Pairs until 90 % of the level before an abrupt drift; infinite when it never came.
+def _after_drift(
+    items: Callable[[Sequence[float], int], int | None],
+) -> Callable[[Cell, Stream], float | None]:
+    """Items after an abrupt drift, of methods that had learnt something before; infinite when never."""
 
-    Who had learnt nothing before has nothing to recover.
-    """
-    if stream.kind != "abrupt" or not cell.online:
-        return None
-    hits, drift = [int(hit) for hit in cell.hits], len(stream.phases[0].train)
-    if fading(hits[:drift], fade=RECOVERY_FADE)[-1] < LEAST_LEVEL:
-        return None
-    found = items_to_recover(hits, drift)
-    return float("inf") if found is None else found
+    def of(cell: Cell, stream: Stream) -> float | None:
+        if stream.kind != "abrupt" or not cell.online:
+            return None
+        hits, drift = [int(hit) for hit in cell.hits], len(stream.phases[0].train)
+        if fading(hits[:drift], fade=RECOVERY_FADE)[-1] < LEAST_LEVEL:
+            return None
+        found = items(hits, drift)
+        return float("inf") if found is None else found
+
+    return of
 
 
 def _prequential(cell: Cell) -> float:
@@ -67,7 +71,8 @@ MEASURES = (
     Measure("prequential, %", lambda cell, _: _prequential(cell) if cell.online else None),
     Measure("old regime, %", lambda c, s: None if s.kind == "tasks" else c.exact[-1][0]),
     Measure("new regime, %", lambda c, s: None if s.kind == "tasks" else c.exact[-1][-1]),
-    Measure("pairs to recover", _recovery),
+    Measure("pairs to recover", _after_drift(items_to_recover)),
+    Measure("pairs below 90 %", _after_drift(items_below)),
     Measure("CPU-s / 1,000 pairs", lambda c, _: 1000 * c.learning_cpu_s / c.pairs),
     Measure("peak MiB", lambda c, _: c.peak_resident_bytes / MIB),
     Measure("model KiB", lambda c, _: c.model_bytes / KIB),
