@@ -165,8 +165,8 @@ class LearningSettings(StrategySettings):
     )
     drift_delta: float = 0.002  # ADWIN's confidence
     drift_adapt_pairs: int = 300  # since a drift began: only pairs since then are replayed
-    drift_rehearsals: int = 45  # after a full batch, meanwhile; fewer after a smaller one
-    drift_rate: float = 0.4  # of the learning rate, meanwhile
+    drift_rehearsals: int = 14  # in place of rehearsals_per_step, meanwhile
+    drift_rate: float = 0.6  # of the learning rate, meanwhile
     drift_held_out_share: float = 0.2  # of bulk pairs, until the gate has gate_min_pairs since then
 
     def in_manifest(self) -> dict[str, Any]:

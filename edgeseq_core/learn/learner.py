@@ -132,14 +132,10 @@ class TaskLearner:
         """Whether a drift is so recent that only pairs since then are replayed."""
         return regime.adapts(self.progress, self.config)
 
-    def rehearsals(self, fresh: int) -> int:
-        """Replay-only steps after a step with ``fresh`` new pairs, while nothing waits.
-
-        A task that adapts takes more after a larger batch: pairs that trickle in have many steps each anyway.
-        """
-        c = self.config
-        after_drift = math.ceil(c.drift_rehearsals * fresh / c.fresh_per_step) if self.adapts else 0
-        return max(c.rehearsals_per_step, after_drift)
+    @property
+    def rehearsals(self) -> int:
+        """Replay-only steps after each step with fresh pairs, while nothing waits."""
+        return self.config.drift_rehearsals if self.adapts else self.config.rehearsals_per_step
 
     @property
     def _full_batch(self) -> int:

@@ -81,13 +81,7 @@ class _Task:
     arrivals: list[int] = field(default_factory=list)  # of pairs no champion has learnt yet
     offered_at: float = 0.0  # monotonic seconds
     checkpoint_digest: str = ""
-    fresh: int = 0  # pairs of the last step that had any
-    rehearsals: int = 0  # since then
-
-    @property
-    def is_rehearsed(self) -> bool:
-        """Whether it has been through what it learnt last often enough."""
-        return self.rehearsals >= self.learner.rehearsals(self.fresh)
+    rehearsals: int = 0  # since the last step with fresh pairs
 
 
 class LearnerLoop:
@@ -219,7 +213,7 @@ class LearnerLoop:
         began = self._timed(name, "train", began)
         self._commit(name, task, step, moves, fresh=fresh, held=held, released=released)
         task.arrivals = [*task.arrivals, *(e.arrived_ms for e in learned)][-MAX_ARRIVALS:]
-        task.fresh, task.rehearsals = len(fresh), 0
+        task.rehearsals = 0
         began = self._timed(name, "commit", began)
         gate = None
         idle = more <= len(fresh)
@@ -249,7 +243,9 @@ class LearnerLoop:
 
     def _rehearse(self) -> Turn | None:
         """A replay-only step for the task that has rehearsed least since its last fresh pairs."""
-        due = [name for name, task in self._open.items() if task.step > 0 and not task.is_rehearsed]
+        due = [
+            n for n, t in self._open.items() if t.step > 0 and t.rehearsals < t.learner.rehearsals
+        ]
         if not due:
             return None
         name = min(due, key=lambda n: self._open[n].rehearsals)
@@ -268,7 +264,7 @@ class LearnerLoop:
         step = task.last_step + 1
         report = learner.step(step, [], [], replay)
         self._commit(name, task, step, [], fresh=[], held=[], released=[])
-        last = anew or task.is_rehearsed
+        last = anew or task.rehearsals >= learner.rehearsals
         offers = last and self._gates and not learner.progress.relearning
         gate = self._offer(name, task, replay if anew else []) if offers else None
         return Turn(name, 0, 0, report, learner, task.held_out.is_mixed(task.learner), gate)

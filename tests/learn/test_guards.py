@@ -103,7 +103,6 @@ HASTY = SMALL.model_copy(  # learns so fast that a few wrong pairs spoil a candi
         "learning_rate": 4e-2,
         "warmup_steps": 1,
         "averaging": 0.0,
-        "drift_rate": 0.6,
     }
 )
 QUESTIONS = [f"question {n}" for n in range(9_000, 9_020)]

@@ -90,8 +90,7 @@ def test_a_task_adapts_for_a_while_on_pairs_since_the_drift_alone(base: Base) ->
         ended = not task.adapts
         if task.adapts:
             adapted += 1
-            assert task.rehearsals(QUICK.fresh_per_step) == QUICK.drift_rehearsals
-            assert task.rehearsals(1) == QUICK.rehearsals_per_step
+            assert task.rehearsals == QUICK.drift_rehearsals
             assert task.rate() == QUICK.drift_rate
             assert len(task.replay_ranks()) == OVERDRAW * QUICK.replay_per_step
             begins = task.progress.drifted["pairs"]
