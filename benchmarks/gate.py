@@ -118,7 +118,8 @@ def main() -> None:
             for burst in args.bursts:
                 rows.append(row(base, task, seed, burst))
                 print(rows[-1], flush=True)
-    publish("gate", f"python benchmarks/gate.py --seeds {args.seeds}", rows)
+    bursts = " ".join(map(str, args.bursts))
+    publish("gate", f"python benchmarks/gate.py --seeds {args.seeds} --bursts {bursts}", rows)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,14 @@ task, for what it likes: EdgeSeq a calibration and a reservoir, the others pairs
 references that break these terms: <i>separate</i> holds a whole model a task, <i>joint</i> all pairs; EWC
 holds two copies of the model in fp32. GDumb and joint learn when the stream has ended. Whole models are told
 the task too, by task tokens and a task vector of their own, and are asked in fp32 where EdgeSeq answers from
-the int8 snapshot that its gate let through. No settings were tuned for a method here. A ± is Student's 95 %
+the int8 snapshot that its gate let through. CPU-seconds are those of learning: <i>instances</i> spends its
+own on answers. No setting was tuned on these streams but EdgeSeq's number of steps. A ± is Student's 95 %
 interval over seeds; where there is none, there was one seed."""
 
-STYLE = """body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }
+STYLE = """body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem }
 table { border-collapse: collapse; margin: 0 0 1.5rem } td, th { padding: .2rem .5rem; text-align: right }
-th { font-weight: 600; vertical-align: bottom } tr > :first-child { text-align: left }
+td { white-space: nowrap } th { font-weight: 600; vertical-align: bottom }
+tr > :first-child { text-align: left }
 tr + tr td { border-top: 1px solid #ddd } .wide { overflow-x: auto } .small { display: inline-block;
 margin-right: 2rem; font-size: 13px } svg { max-width: 100%; height: auto }"""
 
