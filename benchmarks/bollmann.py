@@ -245,6 +245,9 @@ and 5), with two rehearsals it is the only setting that all six cells were run w
 or two: the look-up alone reaches 55.0 to 57.3 (SLB), 76.7 to 79.6 (ES) and 73.5 to 75.5 (PT) on dev over the
 ten blocks of 1,000. `bollmann-runs.md` has unseen words apart.
 
+Runs are kept until they are made again: block 5 of that setting (but Spanish 10,000), and all rows of other
+settings, are of the days and machines before, so that CPU-s differ by a factor of up to two within a mean.
+
 Not known: whether table 6 scores dev or test files, how many blocks each size had (the repository's example
 has ten of 100 tokens), and in which order the centuries of Spanish and Portuguese were joined: oldest first
 here.

@@ -26,8 +26,8 @@ references that break these terms: <i>separate</i> holds a whole model a task, <
 holds two copies of the model in fp32. GDumb and joint learn when the stream has ended. Whole models are told
 the task too, by task tokens and a task vector of their own, and are asked in fp32 where EdgeSeq answers from
 the int8 snapshot that its gate let through. CPU-seconds are those of learning: <i>instances</i> spends its
-own on answers. No setting was tuned on these streams but EdgeSeq's number of steps. A ± is Student's 95 %
-interval over seeds; where there is none, there was one seed."""
+own on answers. No setting was tuned on these streams but EdgeSeq's number of steps, and what it does after a
+drift. A ± is Student's 95 % interval over seeds; where there is none, there was one seed."""
 
 STYLE = """body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem }
 table { border-collapse: collapse; margin: 0 0 1.5rem } td, th { padding: .2rem .5rem; text-align: right }
