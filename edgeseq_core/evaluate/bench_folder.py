@@ -102,7 +102,7 @@ def _read(file: Path) -> Cell:
         return CELL.validate_json(file.read_bytes())
     except ValidationError as error:
         raise ConfigError(
-            f"{file} is no cell of this version ({error.error_count()} faults): remove it"
+            f"{file} is no cell of this version (faults: {error.error_count()}): remove it"
         ) from None
 
 
